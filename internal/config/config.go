@@ -1,0 +1,225 @@
+// Package config holds the configuration file of userns-shim: its types, defaults, strict
+// parser and validation. It does not act on what it reads; cmd/userns-shim, its only
+// importer, turns a Config into the options of each package.
+package config
+
+import (
+	"time"
+)
+
+// The only version and kind that this release reads.
+const (
+	APIVersion = "userns-shim.io/v1alpha1"
+	Kind       = "Config"
+)
+
+// Config is the whole file. Every field has a default, so an empty file works on an
+// ordinary node.
+type Config struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+
+	// Listen is the address of the CRI socket, unix:///path.
+	Listen string `yaml:"listen"`
+	// Root keeps what must outlive a reboot: the state database.
+	Root string `yaml:"root"`
+	// State keeps what does not outlive a reboot: namespace pins, mounts, FIFOs, the admin socket.
+	State string `yaml:"state"`
+	// MetricsListen serves /metrics and /statusz over HTTP; empty turns it off.
+	MetricsListen string `yaml:"metricsListen"`
+
+	Containerd Containerd `yaml:"containerd"`
+	CNI        CNI        `yaml:"cni"`
+	Registry   Registry   `yaml:"registry"`
+	Streaming  Streaming  `yaml:"streaming"`
+
+	// CgroupDriver is auto, cgroupfs or systemd. Auto means systemd where the host runs systemd
+	// on cgroup v2, and cgroupfs elsewhere.
+	CgroupDriver CgroupDriver `yaml:"cgroupDriver"`
+	// RestrictOOMScoreAdj raises a container's oom_score_adj to that of userns-shim where it asks
+	// for less, for nodes on which userns-shim lacks CAP_SYS_RESOURCE.
+	RestrictOOMScoreAdj bool `yaml:"restrictOOMScoreAdj"`
+	// MaxContainerLogLineSize is the length in bytes at which a line of container output is
+	// split into partial lines.
+	MaxContainerLogLineSize int `yaml:"maxContainerLogLineSize"`
+	// EnableUnprivilegedPorts lets processes without CAP_NET_BIND_SERVICE listen below port 1024
+	// in pods that do not use the host's network.
+	EnableUnprivilegedPorts bool `yaml:"enableUnprivilegedPorts"`
+	// EnableUnprivilegedICMP lets processes without CAP_NET_RAW send ICMP echo requests in pods
+	// that do not use the host's network.
+	EnableUnprivilegedICMP bool `yaml:"enableUnprivilegedICMP"`
+
+	// DefaultRuntimeHandler serves pods that name no runtime handler.
+	DefaultRuntimeHandler string `yaml:"defaultRuntimeHandler"`
+	// RuntimeHandlers are the handlers that a RuntimeClass can name.
+	RuntimeHandlers map[string]RuntimeHandler `yaml:"runtimeHandlers"`
+
+	IDPool IDPool `yaml:"idPool"`
+}
+
+// Containerd says where the engine is.
+type Containerd struct {
+	// Address is the path of containerd's socket.
+	Address string `yaml:"address"`
+	// Namespace is the containerd namespace of images, containers and snapshots.
+	Namespace string `yaml:"namespace"`
+	// Snapshotter is the default for runtime handlers that name none.
+	Snapshotter string `yaml:"snapshotter"`
+}
+
+// CNI says where network plugins and their configuration are.
+type CNI struct {
+	// BinDirs are searched for plugins, in order.
+	BinDirs []string `yaml:"binDirs"`
+	// ConfDir is watched; its first configuration by name is the pod network.
+	ConfDir string `yaml:"confDir"`
+}
+
+// Registry configures where images come from.
+type Registry struct {
+	// ConfigPath is a directory of hosts.toml directories, as containerd has them.
+	ConfigPath string `yaml:"configPath"`
+	// PullProgressTimeout cancels a pull that receives no byte for so long; 0s never does.
+	PullProgressTimeout Duration `yaml:"pullProgressTimeout"`
+}
+
+// Streaming configures the server behind exec, attach and port-forward.
+type Streaming struct {
+	// Listen is the address that kubelet is told to connect to; port 0 takes a free one.
+	Listen string `yaml:"listen"`
+	// IdleTimeout closes a stream that carries nothing for so long.
+	IdleTimeout Duration `yaml:"idleTimeout"`
+}
+
+// CgroupDriver names who makes cgroups.
+type CgroupDriver string
+
+// The cgroup drivers.
+const (
+	CgroupDriverAuto     CgroupDriver = "auto"
+	CgroupDriverCgroupfs CgroupDriver = "cgroupfs"
+	CgroupDriverSystemd  CgroupDriver = "systemd"
+)
+
+// UserNamespacePolicy says which pods of a runtime handler get a user namespace.
+type UserNamespacePolicy string
+
+// The policies: the pods that ask for one, every pod, or none (asking is then an error).
+const (
+	UserNamespacesOptIn  UserNamespacePolicy = "optIn"
+	UserNamespacesAlways UserNamespacePolicy = "always"
+	UserNamespacesNever  UserNamespacePolicy = "never"
+)
+
+// RuntimeHandler is one way to run containers.
+type RuntimeHandler struct {
+	// Runtime is containerd's name of the shim.
+	Runtime string `yaml:"runtime"`
+	// BinaryName is the OCI runtime that the shim calls, a name on its PATH or a path.
+	BinaryName string `yaml:"binaryName"`
+	// Snapshotter overrides containerd.snapshotter for this handler.
+	Snapshotter string `yaml:"snapshotter,omitempty"`
+	// UserNamespaces is optIn, always or never.
+	UserNamespaces UserNamespacePolicy `yaml:"userNamespaces"`
+	// PodsPerShim puts up to so many pods into one shim process. More than 1 saves about 5 MiB
+	// for each pod; when such a shim dies, containerd kills the containers of all its pods.
+	PodsPerShim int `yaml:"podsPerShim"`
+}
+
+// Extent is a run of host ids.
+type Extent struct {
+	// Start is the first host id.
+	Start uint32 `yaml:"start"`
+	// Length counts ids and is a multiple of 65536.
+	Length uint64 `yaml:"length"`
+}
+
+// ClaimsPolicy says which mappings a client may claim.
+type ClaimsPolicy string
+
+// Strict claims stay off the host's own ids, off each other and off what cannot be mapped;
+// permissive ones are whatever the kernel takes, which conformance suites need.
+const (
+	ClaimsStrict     ClaimsPolicy = "strict"
+	ClaimsPermissive ClaimsPolicy = "permissive"
+)
+
+// ConflictPolicy says what happens to a pod whose mapping cannot be claimed.
+type ConflictPolicy string
+
+// The policies: another range instead, or FailedPrecondition.
+const (
+	ConflictRemap  ConflictPolicy = "remap"
+	ConflictReject ConflictPolicy = "reject"
+)
+
+// IDPool configures the node's ledger of host ids.
+type IDPool struct {
+	// KubeletExtents are the ids from which kubelet draws: auto (as kubelet finds them) or a list.
+	KubeletExtents KubeletExtents `yaml:"kubeletExtents"`
+	// Extents are the ids from which userns-shim draws itself; empty takes 2113798144:33554432.
+	Extents []Extent `yaml:"extents"`
+	// Claims is strict or permissive.
+	Claims ClaimsPolicy `yaml:"claims"`
+	// OnConflict is remap or reject.
+	OnConflict ConflictPolicy `yaml:"onConflict"`
+	// Quarantine is how long a released range rests before it is given out again.
+	Quarantine Duration `yaml:"quarantine"`
+}
+
+// KubeletExtents is "auto", or a list of extents.
+type KubeletExtents struct {
+	// Auto reads the extents from where kubelet reads them.
+	Auto bool
+	// Extents is used when Auto is false.
+	Extents []Extent
+}
+
+// Duration is a time.Duration in Go's spelling ("5m").
+type Duration time.Duration
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	return Config{
+		APIVersion:    APIVersion,
+		Kind:          Kind,
+		Listen:        "unix:///run/userns-shim/userns-shim.sock",
+		Root:          "/var/lib/userns-shim",
+		State:         "/run/userns-shim",
+		MetricsListen: "127.0.0.1:9464",
+		Containerd: Containerd{
+			Address:     "/run/containerd/containerd.sock",
+			Namespace:   "k8s.io",
+			Snapshotter: "overlayfs",
+		},
+		CNI:      CNI{BinDirs: []string{"/opt/cni/bin"}, ConfDir: "/etc/cni/net.d"},
+		Registry: Registry{ConfigPath: "/etc/containerd/certs.d", PullProgressTimeout: Duration(5 * time.Minute)},
+		Streaming: Streaming{
+			Listen:      "127.0.0.1:0",
+			IdleTimeout: Duration(4 * time.Hour),
+		},
+		CgroupDriver:            CgroupDriverAuto,
+		MaxContainerLogLineSize: 16 * 1024,
+		EnableUnprivilegedPorts: true,
+		EnableUnprivilegedICMP:  true,
+		DefaultRuntimeHandler:   "runc",
+		RuntimeHandlers: map[string]RuntimeHandler{
+			"runc": defaultHandler(),
+		},
+		IDPool: IDPool{
+			KubeletExtents: KubeletExtents{Auto: true},
+			Claims:         ClaimsStrict,
+			OnConflict:     ConflictRemap,
+			Quarantine:     Duration(5 * time.Minute),
+		},
+	}
+}
+
+func defaultHandler() RuntimeHandler {
+	return RuntimeHandler{
+		Runtime:        "io.containerd.runc.v2",
+		BinaryName:     "runc",
+		UserNamespaces: UserNamespacesOptIn,
+		PodsPerShim:    1,
+	}
+}
