@@ -1,0 +1,124 @@
+# userns-shim. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+BIN := bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-unknown)
+LDFLAGS := -X github.com/userns-shim/userns-shim/internal/version.Version=$(VERSION)
+
+# Where the end-to-end tests, the demo and the benchmark find all programs.
+export USERNS_SHIM_BIN := $(abspath $(BIN))
+
+.PHONY: build
+build: ## bin/userns-shim, static
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+.PHONY: demo
+demo: build tools test-deps ## the main job on this machine; KEEP=1 leaves it running
+	KEEP=$(KEEP) hack/demo.sh
+
+.PHONY: bench
+bench: build tools test-deps ## side by side with containerd's own CRI plugin
+	hack/bench/run.sh
+
+.PHONY: clean
+clean: ## remove what make built
+	rm -rf $(BIN) _output
+
+##
+## Tools: containerd, runc, CNI plugins, linter and test runner, each pinned by a
+## module of its own below hack/tools. A tool is rebuilt when its pin, the build
+## script or the Go version changes.
+##
+
+CONTAINERD := $(addprefix $(BIN)/,containerd ctr containerd-shim-runc-v2)
+RUNC := $(BIN)/runc
+CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback portmap)
+LINTER := $(BIN)/golangci-lint
+GOTESTSUM := $(BIN)/gotestsum
+GO_STAMP := $(BIN)/.go-version
+
+.PHONY: tools
+tools: $(CONTAINERD) $(RUNC) $(CNI) $(LINTER) $(GOTESTSUM) ## containerd, runc, CNI plugins, linters into bin/
+
+# pin lists what a tool is built from.
+pin = $(addprefix hack/tools/$(1)/,go.mod go.sum) hack/tools/build.sh $(GO_STAMP)
+build_tool = hack/tools/build.sh $(1) $(BIN) && touch $(2)
+
+$(CONTAINERD) &: $(call pin,containerd) | build-deps
+	$(call build_tool,containerd,$(CONTAINERD))
+$(RUNC): $(call pin,runc) | build-deps
+	$(call build_tool,runc,$@)
+$(CNI) &: $(call pin,cni)
+	$(call build_tool,cni,$(CNI))
+$(LINTER): $(call pin,golangci-lint)
+	$(call build_tool,golangci-lint,$@)
+$(GOTESTSUM): $(call pin,gotestsum)
+	$(call build_tool,gotestsum,$@)
+
+# Written only when it differs, so that its time is that of the last change.
+$(GO_STAMP): FORCE
+	@mkdir -p $(@D)
+	@go env GOVERSION | cmp -s - $@ || go env GOVERSION >$@
+.PHONY: FORCE
+FORCE:
+
+# Debian packages: installed when root, else named.
+.PHONY: build-deps test-deps
+build-deps:
+	@hack/deps.sh build
+test-deps:
+	@hack/deps.sh test
+
+##
+## Tests. Unit and integration are two runs of one set of tests:
+##
+##   unit         every package, without privilege: when root calls make, the
+##                test binaries run as uid 65534, and tests that call
+##                testkit.RequireRoot skip.
+##   integration  the packages whose tests import internal/testkit, as root:
+##                nothing that calls testkit.RequireRoot skips there. A test
+##                that needs root asks by that call and by nothing else (the
+##                linter forbids os.Geteuid in tests), so none is left out of
+##                this run.
+##   e2e          test/e2e, on the programs in bin/.
+##
+## internal/layering belongs to lint: it asks the go command, which has no
+## module cache as uid 65534.
+##
+
+.PHONY: test
+test: ## every tier that this machine can run; root for the real ones
+	@hack/test.sh
+
+.PHONY: lint
+lint: $(LINTER) ## linters, layering, package comments
+	$(LINTER) run ./...
+	go test ./internal/layering/
+
+.PHONY: fmt
+fmt: $(LINTER) ## format all Go files
+	$(LINTER) fmt
+
+.PHONY: unit
+unit: $(GOTESTSUM) | build-deps ## tests without privilege, with the race detector
+	@hack/tier.sh unit
+
+.PHONY: integration
+integration: $(GOTESTSUM) require-root | build-deps test-deps ## tests that need root, with the race detector
+	@hack/tier.sh integration
+
+.PHONY: e2e
+e2e: build tools require-root | test-deps ## the real thing end to end
+	@hack/tier.sh e2e
+
+.PHONY: require-root
+require-root:
+	@[[ $$EUID -eq 0 ]] || { echo "this tier needs root" >&2; exit 1; }

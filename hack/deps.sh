@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+#
+# deps.sh build   what is needed to compile: make, a C compiler, pkg-config, libseccomp
+# deps.sh test    what the tests run beside that
+#
+# Each need is checked by what it provides, not by the name of a package, so
+# that other distributions pass as well. What is missing is installed when this
+# runs as root on Debian or a derivative; otherwise it is named together with
+# the command that installs it. Nothing is done when nothing is missing.
+set -euo pipefail
+
+# compiles reads a C program and tells whether it compiles.
+compiles() { ${CC:-gcc} -x c -fsyntax-only - 2>/dev/null; }
+
+has_libc_headers() { compiles <<<'#include <stdlib.h>'; }
+has_libseccomp() { pkg-config --exists libseccomp 2>/dev/null && compiles <<<'#include <seccomp.h>'; }
+has_static_busybox() {
+    local busybox
+    busybox=$(command -v busybox) && ! ldd "$busybox" 2>/dev/null | grep -q '=>'
+}
+has_cmd() { command -v "$1" >/dev/null; }
+
+# require adds the package to those that are missing, unless the check holds.
+missing=()
+require() {
+    local package=$1
+    shift
+    "$@" || missing+=("$package")
+}
+
+build_needs() {
+    require make has_cmd make
+    require gcc has_cmd "${CC:-gcc}"
+    require libc6-dev has_libc_headers
+    require pkg-config has_cmd pkg-config
+    require libseccomp-dev has_libseccomp
+}
+
+test_needs() {
+    require busybox-static has_static_busybox
+    require iproute2 has_cmd ip
+    require iptables has_cmd iptables
+    require nftables has_cmd nft
+    require jq has_cmd jq
+    require procps has_cmd ps
+    require util-linux has_cmd setpriv
+}
+
+# apt_install installs packages; the package lists are fetched only when the
+# ones at hand do not do, as on a fresh image that has none.
+apt_install() {
+    local apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+    export DEBIAN_FRONTEND=noninteractive
+    "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null 2>&1 && return
+    "${apt[@]}" update </dev/null
+    "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+tier=${1:-}
+case $tier in
+build | test) "${tier}_needs" ;;
+*)
+    echo "usage: $0 build|test" >&2
+    exit 2
+    ;;
+esac
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+if [[ $EUID -eq 0 && -e /etc/debian_version ]] && has_cmd apt-get; then
+    echo "installing Debian packages: ${missing[*]}"
+    apt_install "${missing[@]}"
+    wanted=${missing[*]}
+    missing=()
+    "${tier}_needs"
+    [[ ${#missing[@]} -gt 0 ]] || exit 0
+    echo "$0: installed $wanted, and yet what these provide is not found: ${missing[*]}" >&2
+    exit 1
+fi
+echo "missing Debian packages: ${missing[*]}; install them with" >&2
+echo "    sudo apt-get update && sudo apt-get install -y ${missing[*]}" >&2
+exit 1

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+#
+# tier.sh unit|integration|e2e: run one tier of tests (the Makefile says what each
+# is) with gotestsum from bin/.
+#
+# All output goes to _output/TIER.log; the terminal gets the failures with their
+# output, the reasons of skips, and last gotestsum's own summary line. A tier
+# in which no test ran, or every one was skipped, has failed: it held nothing.
+set -euo pipefail
+
+tier=${1:-}
+cd "$(dirname "$0")/.."
+own=(./cmd/... ./pkg/... ./internal/...)
+
+# importers prints the packages whose tests import internal/testkit.
+importers() {
+    go list -f '{{range .TestImports}}{{.}} {{$.ImportPath}}
+{{end}}{{range .XTestImports}}{{.}} {{$.ImportPath}}
+{{end}}' "${own[@]}" | awk '$1 ~ "/internal/testkit$" && !seen[$2]++ { print $2 }'
+}
+
+case $tier in
+unit)
+    args=(-race -timeout 10m)
+    [[ $EUID -ne 0 ]] || args+=(-exec "$PWD/hack/as-nobody.sh")
+    packages=$(go list "${own[@]}" | grep -v '/internal/layering$')
+    ;;
+integration)
+    args=(-race -count 1 -timeout 10m)
+    packages=$(importers)
+    ;;
+e2e)
+    args=(-count 1 -timeout 25m)
+    packages=$(go list ./test/e2e/...)
+    ;;
+*)
+    echo "usage: $0 unit|integration|e2e" >&2
+    exit 2
+    ;;
+esac
+[[ -n $packages ]] || {
+    echo "$tier: no package has tests of this tier" >&2
+    exit 1
+}
+
+mkdir -p _output
+log=_output/$tier.log
+echo "$tier: running, output in $log"
+status=0
+# shellcheck disable=SC2086 # one argument per package
+bin/gotestsum --format standard-verbose --hide-summary=output \
+    --jsonfile "_output/$tier.json" --junitfile "_output/$tier.xml" \
+    -- "${args[@]}" $packages >"$log" 2>&1 </dev/null || status=$?
+
+# The end of the log: the sections "=== Skipped", "=== Failed", "=== Errors",
+# and the line that counts.
+done_line='^DONE ([0-9]+) tests?(, ([0-9]+) skipped)?'
+summary=$(grep -E "$done_line" "$log" | tail -n 1) || {
+    tail -n 100 "$log"
+    echo "$tier: gotestsum did not finish (exit status $status)" >&2
+    exit 1
+}
+# Without privilege all of root's tests are skipped by intent, and would fill
+# the screen; the number of them is in the last line.
+if [[ $tier != unit ]]; then
+    sed -n '/^=== Skipped$/,/^=== \(Failed\|Errors\)$\|^DONE /{/^=== \(Failed\|Errors\)$\|^DONE /!p}' "$log"
+fi
+if [[ $status -ne 0 ]]; then
+    sed -n '/^=== \(Failed\|Errors\)$/,$p' "$log" | sed '/^DONE /d' | tail -n 300
+fi
+
+if [[ $summary =~ $done_line ]] && ((BASH_REMATCH[1] - ${BASH_REMATCH[3]:-0} == 0)); then
+    echo "$tier: no test ran" >&2
+    status=1
+fi
+echo "$tier: $summary"
+exit "$status"
