@@ -1,0 +1,100 @@
+package layering
+
+// A pattern names one package by its path below the module or, ending in
+// "/...", that package and all below it.
+
+// layer says which of the module's packages a package may import. A package may
+// always import what lies below its own directory.
+type layer struct {
+	pkg  string
+	may  []string
+	tool bool // drives the program from outside: tests, benchmarks
+}
+
+// The direction is cmd -> cri -> managers -> leaves. No package imports one of its
+// own row, save that cmd knows all of them: it does the wiring.
+var (
+	leaves = []string{
+		"pkg/ocispec/...", "pkg/mounts/...", "pkg/network/...",
+		"pkg/idpool/...", "pkg/state/...", "pkg/stream/...",
+	}
+	managers = []string{"pkg/sandbox", "pkg/container", "pkg/image"}
+)
+
+// layers is the whole house; the first pattern that matches counts. A package that
+// no pattern matches is an error: it has to be given its place here.
+var layers = []layer{
+	{pkg: "cmd/...", may: []string{"cmd/...", "pkg/...", "internal/config", "internal/kernel", "internal/version"}},
+
+	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"internal/kernel", "internal/version"})},
+
+	// Managers declare the interfaces that engine implements, in terms of their own
+	// types. So engine knows them, and they never know engine.
+	{pkg: "pkg/engine/...", may: join(managers, leaves)},
+
+	{pkg: "pkg/sandbox/ns/...", may: []string{"internal/kernel"}},
+	{pkg: "pkg/sandbox/...", may: join(leaves, []string{"internal/kernel"})},
+	{pkg: "pkg/container/...", may: leaves},
+	{pkg: "pkg/image/...", may: leaves},
+
+	{pkg: "pkg/mounts/...", may: []string{"internal/kernel"}},
+	{pkg: "pkg/ocispec/..."},
+	{pkg: "pkg/network/..."},
+	{pkg: "pkg/idpool/..."},
+	{pkg: "pkg/state/..."},
+	{pkg: "pkg/stream/..."},
+
+	{pkg: "internal/config"},
+	{pkg: "internal/kernel"},
+	{pkg: "internal/version"},
+	{pkg: "internal/layering"},
+
+	{pkg: "internal/testkit", may: []string{"internal/kernel"}, tool: true},
+	{pkg: "test/...", may: []string{"test/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
+	{pkg: "hack/...", may: []string{"hack/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
+}
+
+// restriction confines packages of other modules to a few places. Tools are free of it.
+type restriction struct {
+	imports []string
+	within  []string
+	tests   bool // holds for test files too
+	// indirect also forbids to reach the import through any chain of packages
+	// that does not pass one of within.
+	indirect bool
+}
+
+var restrictions = []restriction{
+	{
+		imports:  []string{"github.com/containerd/containerd/v2/client"},
+		within:   []string{"pkg/engine/..."},
+		tests:    true,
+		indirect: true,
+	},
+	{
+		imports: []string{"google.golang.org/grpc/codes", "google.golang.org/grpc/status"},
+		within:  []string{"pkg/cri/...", "cmd/..."},
+	},
+	{
+		imports: []string{unixPackage},
+		within: []string{
+			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/container/...", "pkg/engine/...",
+			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "internal/kernel",
+		},
+	},
+}
+
+// unixPackage is imported in files named for Linux only, those of tests included.
+const unixPackage = "golang.org/x/sys/unix"
+
+// beyondTests are the packages that no test file imports but those of their own and
+// tools: managers and leaves are tested without containerd.
+var beyondTests = []string{"cmd/...", "pkg/engine/..."}
+
+func join(lists ...[]string) []string {
+	var all []string
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
+}
