@@ -86,8 +86,8 @@ test-deps:
 ##   integration  the packages whose tests import internal/testkit, as root:
 ##                nothing that calls testkit.RequireRoot skips there. A test
 ##                that needs root asks by that call and by nothing else (the
-##                linter forbids os.Geteuid in tests), so none is left out of
-##                this run.
+##                linter forbids os.Geteuid in tests), so that none is left out
+##                of this run.
 ##   e2e          test/e2e, on the programs in bin/.
 ##
 ## internal/layering belongs to lint: it asks the go command, which has no
@@ -101,7 +101,7 @@ test: ## every tier that this machine can run; root for the real ones
 .PHONY: lint
 lint: $(LINTER) ## linters, layering, package comments
 	$(LINTER) run ./...
-	go test ./internal/layering/
+	go test -count=1 ./internal/layering/
 
 .PHONY: fmt
 fmt: $(LINTER) ## format all Go files
@@ -112,7 +112,7 @@ unit: $(GOTESTSUM) | build-deps ## tests without privilege, with the race detect
 	@hack/tier.sh unit
 
 .PHONY: integration
-integration: $(GOTESTSUM) require-root | build-deps test-deps ## tests that need root, with the race detector
+integration: tools require-root | build-deps test-deps ## tests that need root, with the race detector
 	@hack/tier.sh integration
 
 .PHONY: e2e

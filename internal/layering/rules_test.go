@@ -49,6 +49,7 @@ var layers = []layer{
 	{pkg: "internal/version"},
 	{pkg: "internal/layering"},
 
+	{pkg: "internal/labimage/...", may: []string{"internal/labimage/..."}, tool: true},
 	{pkg: "internal/testkit", may: []string{"internal/kernel"}, tool: true},
 	{pkg: "test/...", may: []string{"test/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
 	{pkg: "hack/...", may: []string{"hack/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
