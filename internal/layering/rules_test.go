@@ -24,7 +24,9 @@ var (
 // layers is the whole house; the first pattern that matches counts. A package that
 // no pattern matches is an error: it has to be given its place here.
 var layers = []layer{
-	{pkg: "cmd/...", may: []string{"cmd/...", "pkg/...", "internal/config", "internal/kernel", "internal/version"}},
+	{pkg: "cmd/...", may: []string{
+		"cmd/...", "pkg/...", "internal/config", "internal/kernel", "internal/labimage", "internal/version",
+	}},
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"internal/kernel", "internal/version"})},
 
@@ -50,6 +52,7 @@ var layers = []layer{
 	{pkg: "internal/layering"},
 
 	{pkg: "internal/labimage/...", may: []string{"internal/labimage/..."}, tool: true},
+	{pkg: "internal/labnode/...", may: []string{"internal/labimage"}, tool: true},
 	{pkg: "internal/testkit", may: []string{"internal/kernel"}, tool: true},
 	{pkg: "test/...", may: []string{"test/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
 	{pkg: "hack/...", may: []string{"hack/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
