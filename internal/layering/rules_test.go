@@ -53,7 +53,7 @@ var layers = []layer{
 
 	{pkg: "internal/labimage/...", may: []string{"internal/labimage/..."}, tool: true},
 	{pkg: "internal/labnode/...", may: []string{"internal/labimage"}, tool: true},
-	{pkg: "internal/testkit", may: []string{"internal/kernel"}, tool: true},
+	{pkg: "internal/testkit", may: []string{"internal/kernel", "internal/labimage", "internal/labnode"}, tool: true},
 	{pkg: "test/...", may: []string{"test/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
 	{pkg: "hack/...", may: []string{"hack/...", "cmd/...", "pkg/...", "internal/..."}, tool: true},
 }
