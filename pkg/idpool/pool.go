@@ -1,0 +1,174 @@
+package idpool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+// Bucket is the pool's part of the caller's open transaction. After an error
+// from it, or from a method that was given it, the transaction must be rolled
+// back.
+type Bucket interface {
+	// Get returns nil for a key that is not there.
+	Get(key string) ([]byte, error)
+	Put(key string, value []byte) error
+	// Delete of a key that is not there is no error.
+	Delete(key string) error
+	// ForEach stops at fn's first error and returns it.
+	ForEach(fn func(key string, value []byte) error) error
+	// OnRollback registers fn to run when the transaction does not commit, in
+	// the reverse order of registration, before another one may write.
+	OnRollback(fn func())
+}
+
+// Pool is the ledger. Methods that take a Bucket write and must run one
+// transaction after the other, which the database's own lock ensures; all others
+// may run at any time beside them and see what is written but not committed yet.
+type Pool struct {
+	claims  Claims
+	age     time.Duration
+	witness Witness
+	clock   clock.PassiveClock
+
+	mu       sync.RWMutex
+	table    *table
+	cursor   int // slot from which the next search starts
+	counters Counters
+}
+
+// Load returns the pool that the bucket's records describe; an empty bucket is
+// an empty pool. b may belong to a read-only transaction, and is not kept.
+//
+// Records that contradict the options, because extents or policy changed while
+// pods live, are kept: see Findings. Records that cannot be read or contradict
+// each other are ErrCorrupt, extents without a usable range are ErrInvalid.
+func Load(b Bucket, o Options) (*Pool, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("load id pool: %w", err)
+	}
+	t, err := newTable(o.Extents, o.KubeletExtents)
+	if err != nil {
+		return nil, fmt.Errorf("load id pool: %w", err)
+	}
+	p := &Pool{claims: o.Claims, age: o.QuarantineAge, witness: o.Witness, clock: o.Clock, table: t}
+	records, cursor, err := readBucket(b)
+	if err != nil {
+		return nil, fmt.Errorf("load id pool: %w", err)
+	}
+	p.cursor = cursor
+	if err := p.fill(records); err != nil {
+		return nil, fmt.Errorf("load id pool: %w", err)
+	}
+	return p, nil
+}
+
+// readBucket returns all records and the cursor. Keys that it does not know
+// belong to a later version and are left alone.
+func readBucket(b Bucket) (records []*record, cursor int, err error) {
+	err = b.ForEach(func(key string, value []byte) error {
+		switch {
+		case key == cursorKey:
+			cursor, err = decodeCursor(value)
+			return err
+		case strings.HasPrefix(key, rangePrefix):
+			r, err := decodeRecord(key, value)
+			records = append(records, r)
+			return err
+		}
+		return nil
+	})
+	return records, cursor, err
+}
+
+// fill puts the records into the empty table, the oldest first, because the
+// queues of resting ranges are ordered by age.
+func (p *Pool) fill(records []*record) error {
+	slices.SortStableFunc(records, func(a, b *record) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Range.Start, b.Range.Start))
+	})
+	now := p.clock.Now()
+	var errs []error
+	for _, r := range records {
+		if r.Since.After(now) {
+			r.Since = now // the clock was set back; an age must not be negative
+		}
+		e := p.table.newEntry(*r)
+		if err := p.table.contradiction(e); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.table.insert(e)
+	}
+	return errors.Join(errs...)
+}
+
+// Lookup returns the entry that the sandbox uses.
+func (p *Pool) Lookup(sandbox string) (Allocation, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.tellLocked(p.table.bySandbox[sandbox])
+}
+
+// OfPod returns the range that the pod holds. One that rests in quarantine after
+// the pod is not held.
+func (p *Pool) OfPod(pod PodUID) (Allocation, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.tellLocked(p.table.byPod[pod])
+}
+
+// Holder returns the entry that the host id belongs to.
+func (p *Pool) Holder(id uint32) (Allocation, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.tellLocked(p.table.at(id))
+}
+
+// List returns all entries, ordered by their first id.
+func (p *Pool) List() []Allocation {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var list []Allocation
+	p.table.all(func(e *entry) bool {
+		a, _ := p.tellLocked(e)
+		list = append(list, a)
+		return true
+	})
+	slices.SortFunc(list, func(a, b Allocation) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
+	return list
+}
+
+func (p *Pool) tellLocked(e *entry) (Allocation, bool) {
+	if e == nil {
+		return Allocation{}, false
+	}
+	return Allocation{
+		Range:       e.Range,
+		State:       e.State,
+		Segment:     e.segment,
+		Pod:         e.Pod,
+		Sandboxes:   slices.Clone(e.Sandboxes),
+		Reservation: e.Name,
+		Since:       e.Since,
+		Traces:      p.tracesLocked(e),
+	}, true
+}
+
+// tracesLocked returns what keeps e from being given away, apart from its age.
+func (p *Pool) tracesLocked(e *entry) Trace {
+	if p.witness == nil || e.State != StateQuarantined {
+		return 0
+	}
+	return p.witness.Traces(e.Range, e.Since)
+}
+
+// restedLocked says whether e has been in quarantine for the minimum age.
+func (p *Pool) restedLocked(e *entry) bool { return p.clock.Since(e.Since) >= p.age }

@@ -1,0 +1,82 @@
+package idpool
+
+import "fmt"
+
+// Reserve keeps r, of any start and length, from every pod that does not name
+// the reservation. A range in quarantine is reserved when no trace of it is
+// left. Reserving the same range under the same name again is no error.
+//
+// Errors: ErrInvalid (an empty or used name, an empty range or one that leaves
+// uid_t), ErrConflict (a *ConflictError), and those of b.
+func (p *Pool) Reserve(b Bucket, name string, r Range) error {
+	if name == "" {
+		return fmt.Errorf("reserve range %s: no name: %w", r, ErrInvalid)
+	}
+	if err := r.check(); err != nil {
+		return fmt.Errorf("reserve range as %q: %w", name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.table.byName[name]; e != nil {
+		if e.Range == r {
+			return nil
+		}
+		return fmt.Errorf("reserve range %s as %q, which names %s: %w", r, name, e.Range, ErrInvalid)
+	}
+	drop, err := p.makeWayLocked("", r)
+	if err != nil {
+		return fmt.Errorf("reserve range %s as %q: %w", r, name, err)
+	}
+	pl := newPlan()
+	pl.drop = drop
+	pl.put = []*entry{p.table.newEntry(record{Range: r, State: StateReserved, Name: name, Since: p.clock.Now()})}
+	pl.count.EarlyReleases = p.youngLocked(drop)
+	if err := p.applyLocked(b, pl); err != nil {
+		return fmt.Errorf("reserve range %s as %q: %w", r, name, err)
+	}
+	return nil
+}
+
+// Join lets the sandbox use the range reserved under name, beside whoever else
+// does: the only way in which two pods share ids. Release ends it.
+//
+// Errors: ErrNotFound, ErrUnmappable, ErrForbidden or ErrInvalid when no pod
+// could be given the reserved range, ErrInvalid when the sandbox uses another
+// range, and those of b.
+func (p *Pool) Join(b Bucket, name, sandbox string) (Range, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.table.byName[name]
+	if e == nil {
+		return Range{}, fmt.Errorf("join reservation %q: %w", name, ErrNotFound)
+	}
+	if err := p.claimable(e.Range); err != nil {
+		return Range{}, fmt.Errorf("join reservation %q of range %s: %w", name, e.Range, err)
+	}
+	if used := p.table.bySandbox[sandbox]; sandbox == "" || (used != nil && used != e) {
+		return Range{}, fmt.Errorf("join reservation %q: sandbox %q is empty or uses another range: %w", name, sandbox, ErrInvalid)
+	}
+	return e.Range, p.joinLocked(b, e, sandbox)
+}
+
+// Unreserve gives the reservation up. Its range is free at once, since nobody
+// uses it.
+//
+// Errors: ErrNotFound, ErrInUse, and those of b.
+func (p *Pool) Unreserve(b Bucket, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.table.byName[name]
+	if e == nil {
+		return fmt.Errorf("give up reservation %q: %w", name, ErrNotFound)
+	}
+	if len(e.Sandboxes) > 0 {
+		return fmt.Errorf("give up reservation %q with %d sandboxes: %w", name, len(e.Sandboxes), ErrInUse)
+	}
+	pl := newPlan()
+	pl.drop = []*entry{e}
+	if err := p.applyLocked(b, pl); err != nil {
+		return fmt.Errorf("give up reservation %q: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package idpool
+
+import "time"
+
+// SegmentStats counts ranges of Unit ids. Capacity is the sum of the four that
+// follow it.
+type SegmentStats struct {
+	Capacity    int
+	Free        int // free, or in quarantine and waiting only for its age
+	Allocated   int
+	Quarantined int // traces are left
+	Reserved    int
+
+	Waiting        int           // the part of Free that is still in quarantine
+	LargestFreeIDs uint64        // longest run of Free, in ids
+	OldestResting  time.Duration // age of the oldest range in quarantine, 0 for none
+}
+
+// Counters count committed requests since Load.
+type Counters struct {
+	Acquired              uint64 // by Acquire, for a pod that held none
+	Claimed               uint64 // by Claim, likewise
+	ClaimedFromQuarantine uint64 // the part of Claimed that took a resting range
+	Released              uint64 // ranges that went into quarantine
+	EarlyReleases         uint64 // ranges that left quarantine before their age
+}
+
+func (c *Counters) add(d Counters) {
+	c.Acquired += d.Acquired
+	c.Claimed += d.Claimed
+	c.ClaimedFromQuarantine += d.ClaimedFromQuarantine
+	c.Released += d.Released
+	c.EarlyReleases += d.EarlyReleases
+}
+
+func (c *Counters) sub(d Counters) {
+	c.Acquired -= d.Acquired
+	c.Claimed -= d.Claimed
+	c.ClaimedFromQuarantine -= d.ClaimedFromQuarantine
+	c.Released -= d.Released
+	c.EarlyReleases -= d.EarlyReleases
+}
+
+// Stats is the pool at one moment.
+type Stats struct {
+	Kubelet SegmentStats
+	Pool    SegmentStats
+	// External counts what entries occupy outside both segments; it has no
+	// Capacity and nothing Free.
+	External SegmentStats
+	Counters Counters
+}
+
+// Stats counts the ledger. A slot that several entries touch, which only
+// permissive claims and odd reservations bring about, counts once, as what keeps
+// it from others most.
+func (p *Pool) Stats() Stats {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	stats := Stats{Counters: p.counters}
+	var ofPool, ofKubelet bitmap // what is free
+	for slot := range slotCount {
+		use := p.useLocked(slot)
+		switch {
+		case p.table.own.has(slot):
+			stats.Pool.count(use, slot, &ofPool)
+		case p.table.theirs.has(slot):
+			stats.Kubelet.count(use, slot, &ofKubelet)
+		case use == useWaiting:
+			stats.External.Quarantined++
+		case use != useNone:
+			stats.External.count(use, slot, nil)
+		}
+	}
+	stats.External.Capacity = 0
+	stats.Pool.LargestFreeIDs = uint64(ofPool.longestRun()) * Unit
+	stats.Kubelet.LargestFreeIDs = uint64(ofKubelet.longestRun()) * Unit
+	p.agesLocked(&stats)
+	return stats
+}
+
+// use is what a slot is used for, in the order of what keeps it from others
+// more.
+type use int
+
+const (
+	useNone use = iota
+	useWaiting
+	useHeld
+	useReserved
+	useAllocated
+)
+
+func (p *Pool) useLocked(slot int) use {
+	strongest := useNone
+	for _, e := range p.table.slots[slot] {
+		this := useWaiting
+		switch {
+		case e.State == StateAllocated:
+			this = useAllocated
+		case e.State == StateReserved:
+			this = useReserved
+		case p.tracesLocked(e) != 0:
+			this = useHeld
+		}
+		strongest = max(strongest, this)
+	}
+	return strongest
+}
+
+func (s *SegmentStats) count(u use, slot int, free *bitmap) {
+	s.Capacity++
+	switch u {
+	case useNone, useWaiting:
+		s.Free++
+		free.set(slot)
+		if u == useWaiting {
+			s.Waiting++
+		}
+	case useHeld:
+		s.Quarantined++
+	case useReserved:
+		s.Reserved++
+	case useAllocated:
+		s.Allocated++
+	}
+}
+
+func (p *Pool) agesLocked(stats *Stats) {
+	for segment, s := range map[Segment]*SegmentStats{
+		SegmentKubelet: &stats.Kubelet, SegmentPool: &stats.Pool, SegmentExternal: &stats.External,
+	} {
+		if oldest := p.table.resting[segment].Front(); oldest != nil {
+			s.OldestResting = p.clock.Since(oldest.Value.(*entry).Since)
+		}
+	}
+}
