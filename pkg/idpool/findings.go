@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Finding is something about the ledger that an operator should know. None stops
@@ -114,7 +115,7 @@ func (r *record) equal(o *record) bool {
 		return false
 	}
 	a, b := *r, *o
-	a.Since, b.Since = b.Since, b.Since
+	a.Since, b.Since = time.Time{}, time.Time{}
 	left, errLeft := json.Marshal(a)
 	right, errRight := json.Marshal(b)
 	return errLeft == nil && errRight == nil && string(left) == string(right)
