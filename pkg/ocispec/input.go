@@ -83,6 +83,7 @@ type Resources struct {
 	CpusetMems     string            `json:"cpusetMems,omitempty"`
 	MemoryLimit    int64             `json:"memoryLimit,omitempty"`
 	MemorySwap     int64             `json:"memorySwap,omitempty"`
+	PidsLimit      int64             `json:"pidsLimit,omitempty"` // CRI has none; NRI plugins set it
 	OOMScoreAdj    int64             `json:"oomScoreAdj,omitempty"`
 	HugepageLimits []HugepageLimit   `json:"hugepageLimits,omitempty"`
 	Unified        map[string]string `json:"unified,omitempty"`
