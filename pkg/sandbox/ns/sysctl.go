@@ -1,0 +1,109 @@
+package ns
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// ErrSysctl says that a sysctl is not the pod's to set: malformed, not kept per namespace, kept by
+// a namespace that the pod shares with the host, unknown to the kernel, or given a value that
+// the kernel refuses.
+var ErrSysctl = errors.New("sysctl refused")
+
+// Own says which of the namespaces that keep sysctls are the pod's own.
+type Own struct{ Network, IPC, UTS bool }
+
+// owner is the kind of namespace that keeps a sysctl.
+type owner string
+
+const (
+	ownerNone    owner = ""
+	ownerNetwork owner = "network"
+	ownerIPC     owner = "IPC"
+	ownerUTS     owner = "UTS"
+)
+
+// ipcSysctls are the names below /proc/sys/kernel that the kernel registers per IPC namespace
+// (ipc/ipc_sysctl.c). They are spelled out: a prefix would let through what a later kernel adds.
+var ipcSysctls = []string{
+	"auto_msgmni", "msg_next_id", "msgmax", "msgmnb", "msgmni", "sem", "sem_next_id",
+	"shm_next_id", "shm_rmid_forced", "shmall", "shmmax", "shmmni",
+}
+
+// ValidateSysctl reports whether a pod that owns the given namespaces may set a sysctl. The name
+// is spelled as sysctl(8) takes it: whichever of '.' and '/' comes first separates, and after a
+// leading '.' a '/' stands for a dot (net.ipv4.conf.eth0/100.forwarding). kernel.hostname is
+// refused: a pod's name comes from its own field. Errors wrap ErrSysctl. Nothing is read from
+// the system.
+func ValidateSysctl(name string, own Own) error {
+	path, err := sysctlPath(name)
+	if err != nil {
+		return err
+	}
+	switch keeper := sysctlOwner(path); {
+	case keeper == ownerNone:
+		return fmt.Errorf("%w: %q is not kept per namespace", ErrSysctl, name)
+	case keeper == ownerNetwork && !own.Network,
+		keeper == ownerIPC && !own.IPC,
+		keeper == ownerUTS && !own.UTS:
+		return fmt.Errorf("%w: %q needs an %s namespace of the pod's own", ErrSysctl, name, keeper)
+	}
+	return nil
+}
+
+// SplitSysctls parts a pod's sysctls by the time they can be written. Late are those of the
+// network, after the pod's interfaces exist: a name may contain an interface
+// (net.ipv4.conf.eth0.*), and CNI plugins set some of them themselves (disable_ipv6), which must
+// not undo the pod's choice. All others are early; names that are malformed are among them.
+func SplitSysctls(sysctls map[string]string) (early, late map[string]string) {
+	early, late = map[string]string{}, map[string]string{}
+	for name, value := range sysctls {
+		if path, err := sysctlPath(name); err == nil && sysctlOwner(path) == ownerNetwork {
+			late[name] = value
+		} else {
+			early[name] = value
+		}
+	}
+	return early, late
+}
+
+// sysctlPath converts a name to its components below /proc/sys. No component is empty, "." or
+// "..", so that the path cannot leave the directory.
+func sysctlPath(name string) ([]string, error) {
+	path := name
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
+		path = strings.Map(func(r rune) rune {
+			switch r {
+			case '.':
+				return '/'
+			case '/':
+				return '.'
+			}
+			return r
+		}, name)
+	}
+	components := strings.Split(path, "/")
+	bad := slices.ContainsFunc(components, func(c string) bool { return c == "" || c == "." || c == ".." })
+	if bad || len(components) < 2 || strings.ContainsFunc(name, unicode.IsControl) {
+		return nil, fmt.Errorf("%w: %q is no name of a sysctl", ErrSysctl, name)
+	}
+	return components, nil
+}
+
+// sysctlOwner returns which kind of namespace keeps the sysctl at path.
+func sysctlOwner(path []string) owner {
+	switch {
+	case path[0] == "net":
+		return ownerNetwork
+	case len(path) == 3 && path[0] == "fs" && path[1] == "mqueue":
+		return ownerIPC
+	case len(path) == 2 && path[0] == "kernel" && slices.Contains(ipcSysctls, path[1]):
+		return ownerIPC
+	case len(path) == 2 && path[0] == "kernel" && path[1] == "domainname":
+		return ownerUTS
+	}
+	return ownerNone
+}
