@@ -13,11 +13,12 @@ cd "$(dirname "$0")/.."
 bin=$PWD/bin output=$PWD/_output
 own=(./cmd/... ./pkg/... ./internal/...)
 
-# importers prints the packages whose tests import internal/testkit.
+# importers prints the packages whose tests import internal/testkit
+# or what lies below it.
 importers() {
     go list -f '{{range .TestImports}}{{.}} {{$.ImportPath}}
 {{end}}{{range .XTestImports}}{{.}} {{$.ImportPath}}
-{{end}}' "${own[@]}" | awk '$1 ~ "/internal/testkit$" && !seen[$2]++ { print $2 }'
+{{end}}' "${own[@]}" | awk '$1 ~ "/internal/testkit(/|$)" && !seen[$2]++ { print $2 }'
 }
 
 # readable_by_nobody moves to a copy of the sources when uid 65534 cannot reach them

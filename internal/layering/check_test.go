@@ -89,7 +89,7 @@ func checkOwnImports(g graph, p pkg, place layer, f file) []string {
 	var breaches []string
 	for _, imp := range f.imports {
 		path, ok := g.own(imp)
-		if !ok || match(p.path+"/...", path) {
+		if !ok || match(place.pkg, path) || match(p.path+"/...", path) {
 			continue
 		}
 		allowed := matchAny(place.may, path)
