@@ -1,0 +1,159 @@
+package labnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Namespace is the containerd namespace that a lab node uses, as on a real node.
+const Namespace = "k8s.io"
+
+// startTimeout bounds how long a daemon may take until it answers; a loaded machine of two cores needs
+// a few seconds.
+const startTimeout = 60 * time.Second
+
+// ContainerdOptions say how to run a private containerd.
+type ContainerdOptions struct {
+	Tools Tools
+	// Dir receives everything that it writes. Its path is at most 30 bytes long, because a unix
+	// socket's path is at most 107.
+	Dir string
+	// World is where it runs; nil means the caller's namespaces.
+	World *World
+	// WithCRI turns on containerd's own CRI plugin.
+	WithCRI bool
+	// ExtraConfig is appended to its configuration file (TOML, version 3).
+	ExtraConfig string
+}
+
+// Containerd is a containerd of the lab's own. Its methods are not safe for concurrent use.
+type Containerd struct {
+	Root    string // persistent data; below it are the snapshots
+	State   string
+	Address string // path of the socket
+	Log     string
+
+	opts ContainerdOptions
+	proc *process
+}
+
+// StartContainerd starts a containerd and waits until it answers. Close ends it and its shims.
+func StartContainerd(ctx context.Context, opts ContainerdOptions) (*Containerd, error) {
+	if err := opts.Tools.Check("containerd", "containerd-shim-runc-v2", "runc"); err != nil {
+		return nil, fmt.Errorf("find containerd: %w", err)
+	}
+	c := &Containerd{
+		Root:    filepath.Join(opts.Dir, "root"),
+		State:   filepath.Join(opts.Dir, "state"),
+		Address: filepath.Join(opts.Dir, "c.sock"),
+		Log:     filepath.Join(opts.Dir, "containerd.log"),
+		opts:    opts,
+	}
+	for _, dir := range []string{opts.Dir, c.shimSockets()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory for containerd: %w", err)
+		}
+	}
+	// Layers are read through 0755 directories by the containers' own users.
+	if err := os.Chmod(opts.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open directory of containerd: %w", err)
+	}
+	if err := os.WriteFile(c.configPath(), []byte(c.config()), 0o644); err != nil {
+		return nil, fmt.Errorf("write containerd configuration: %w", err)
+	}
+	return c, c.Start(ctx)
+}
+
+func (c *Containerd) shimSockets() string { return filepath.Join(c.opts.Dir, "s") }
+
+func (c *Containerd) configPath() string { return filepath.Join(c.opts.Dir, "containerd.toml") }
+
+func (c *Containerd) config() string {
+	disabled := `"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.nri.v1.nri"`
+	if c.opts.WithCRI {
+		disabled = `"io.containerd.nri.v1.nri"`
+	}
+	return fmt.Sprintf(`version = 3
+root = %q
+state = %q
+imports = []
+disabled_plugins = [%s]
+
+[grpc]
+  address = %q
+
+[debug]
+  level = "info"
+
+[plugins.'io.containerd.internal.v1.opt']
+  path = %q
+
+[plugins.'io.containerd.shim.v1.manager']
+  socket_dir = %q
+
+%s`, c.Root, c.State, disabled, c.Address, filepath.Join(c.opts.Dir, "opt"), c.shimSockets(), c.opts.ExtraConfig)
+}
+
+// Start starts a stopped or killed containerd again on the same directories.
+func (c *Containerd) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	proc, err := startProcess(c.opts.World, command{
+		name: "containerd",
+		path: c.opts.Tools.Path("containerd"),
+		args: []string{"--config", c.configPath()},
+		env:  []string{c.opts.Tools.searchPath()},
+		log:  c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	c.proc = proc
+	if err := proc.await(ctx, c.answers); err != nil {
+		return errors.Join(err, proc.kill())
+	}
+	return nil
+}
+
+func (c *Containerd) answers(ctx context.Context) error {
+	conn, err := c.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = versionapi.NewVersionClient(conn).Version(ctx, &emptypb.Empty{})
+	return err
+}
+
+// Dial opens a gRPC connection to its socket.
+func (c *Containerd) Dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix://"+c.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
+// PID is the daemon's process id.
+func (c *Containerd) PID() int { return c.proc.pid() }
+
+func (c *Containerd) pidOrZero() int { return c.proc.pidOrZero() }
+
+// Running tells whether the daemon's process lives.
+func (c *Containerd) Running() bool { return c.proc.running() }
+
+// Stop ends the daemon with SIGTERM; its shims and containers go on running.
+func (c *Containerd) Stop(ctx context.Context) error { return c.proc.stop(ctx) }
+
+// Kill9 ends the daemon with SIGKILL; its shims and containers go on running.
+func (c *Containerd) Kill9() error { return c.proc.kill() }
+
+// Close ends the daemon, and then every shim and container that it left behind.
+func (c *Containerd) Close(ctx context.Context) error {
+	return errors.Join(c.proc.stop(ctx), killMarked(ctx, c.opts.Dir))
+}

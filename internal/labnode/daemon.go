@@ -1,0 +1,142 @@
+package labnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// metricsAddr is in the node's own network namespace, so a fixed port is free.
+const metricsAddr = "127.0.0.1:9464"
+
+// DaemonOptions are the settings of `userns-shim serve` that differ between tests.
+type DaemonOptions struct {
+	// Pool and Kubelet are the two segments of the id pool.
+	Pool, Kubelet Extent
+	// OnConflict and Claims are as in the configuration file; empty means its default.
+	OnConflict, Claims string
+	// Quarantine is a duration as in the configuration file; empty means its default.
+	Quarantine string
+	// Handlers are further entries of runtimeHandlers, in YAML that is indented by two.
+	Handlers string
+	// Args and Env are added to the command line and the environment.
+	Args, Env []string
+}
+
+// Daemon is a `userns-shim serve` of the lab's own. Its methods are not safe for concurrent use.
+type Daemon struct {
+	Root   string
+	State  string
+	Socket string
+	Config string // path of its configuration file
+	Log    string
+
+	node *Node
+	opts DaemonOptions
+	proc *process
+}
+
+func newDaemon(node *Node, opts DaemonOptions) (*Daemon, error) {
+	d := &Daemon{
+		Root:   filepath.Join(node.Dir, "lib"),
+		State:  filepath.Join(node.Dir, "run"),
+		Socket: filepath.Join(node.Dir, "cri.sock"),
+		Config: filepath.Join(node.Dir, "config.yaml"),
+		Log:    filepath.Join(node.Dir, "userns-shim.log"),
+		node:   node,
+		opts:   opts,
+	}
+	text, err := d.config()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(d.Config, []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("write configuration of userns-shim: %w", err)
+	}
+	return d, nil
+}
+
+func (d *Daemon) config() (string, error) {
+	canLower, err := canLowerOOMScore()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
+	line("apiVersion: userns-shim.io/v1alpha1\nkind: Config")
+	line("listen: unix://%s\nroot: %s\nstate: %s\nmetricsListen: %s", d.Socket, d.Root, d.State, metricsAddr)
+	line("containerd: {address: %s, namespace: %s, snapshotter: overlayfs}", d.node.Containerd.Address, Namespace)
+	line("cni: {binDirs: [%s], confDir: %s}", d.node.tools.CNI(), d.node.network.confDir)
+	line("registry: {configPath: %s}", d.node.CertsDir)
+	line("cgroupDriver: cgroupfs\nrestrictOOMScoreAdj: %t", !canLower)
+	line("defaultRuntimeHandler: runc\nruntimeHandlers:\n  runc: {runtime: io.containerd.runc.v2, binaryName: runc}")
+	if d.opts.Handlers != "" {
+		line("%s", strings.TrimRight(d.opts.Handlers, "\n"))
+	}
+	line("idPool:\n  kubeletExtents: [{start: %d, length: %d}]", d.opts.Kubelet.Start, d.opts.Kubelet.Length)
+	line("  extents: [{start: %d, length: %d}]", d.opts.Pool.Start, d.opts.Pool.Length)
+	for key, value := range map[string]string{"onConflict": d.opts.OnConflict, "claims": d.opts.Claims, "quarantine": d.opts.Quarantine} {
+		if value != "" {
+			line("  %s: %s", key, value)
+		}
+	}
+	return text.String(), nil
+}
+
+// Start starts the daemon, again after Stop or Kill9, and waits until CRI answers.
+func (d *Daemon) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	proc, err := startProcess(d.node.World, command{
+		name: "userns-shim",
+		path: d.node.binary,
+		args: append([]string{"serve", "--config", d.Config}, d.opts.Args...),
+		env:  append([]string{d.node.tools.searchPath()}, d.opts.Env...),
+		log:  d.Log,
+	})
+	if err != nil {
+		return err
+	}
+	d.proc = proc
+	if err := proc.await(ctx, d.answers); err != nil {
+		return errors.Join(err, proc.kill())
+	}
+	return nil
+}
+
+func (d *Daemon) answers(ctx context.Context) error {
+	conn, err := d.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = runtimeapi.NewRuntimeServiceClient(conn).Version(ctx, &runtimeapi.VersionRequest{})
+	return err
+}
+
+// Dial opens a gRPC connection to the CRI socket.
+func (d *Daemon) Dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+}
+
+// PID is the daemon's process id.
+func (d *Daemon) PID() int { return d.proc.pid() }
+
+func (d *Daemon) pidOrZero() int { return d.proc.pidOrZero() }
+
+// Running tells whether the daemon's process lives.
+func (d *Daemon) Running() bool { return d.proc.running() }
+
+// Stop ends the daemon with SIGTERM; the pods go on running.
+func (d *Daemon) Stop(ctx context.Context) error { return d.proc.stop(ctx) }
+
+// Kill9 ends the daemon with SIGKILL; the pods go on running.
+func (d *Daemon) Kill9() error { return d.proc.kill() }

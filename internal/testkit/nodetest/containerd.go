@@ -1,0 +1,102 @@
+package nodetest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit"
+)
+
+// cleanupTimeout bounds each cleanup, which gets a context of its own.
+const cleanupTimeout = 60 * time.Second
+
+// Tools returns the directory of the programs that tests run. The test is skipped without root, and fails
+// as root where they have not been built.
+func Tools(t testing.TB) labnode.Tools {
+	t.Helper()
+	testkit.RequireRoot(t)
+	for _, name := range []string{"containerd-shim-runc-v2", "runc", "ctr", "cni/bridge", "cni/host-local", "cni/portmap", "cni/firewall"} {
+		testkit.RequireBin(t, name)
+	}
+	return labnode.Tools(filepath.Dir(testkit.RequireBin(t, "containerd")))
+}
+
+// StartContainerd starts a containerd in the test's own namespaces, so that mounts which the test makes are
+// seen by its shims. runc's state directory and the cgroups are then shared with other tests: give containers
+// random ids and put their cgroups below /<base name of the containerd's directory>, which is removed with
+// the directory when the test ends. It and all its shims and containers are killed first.
+func StartContainerd(t testing.TB) *labnode.Containerd {
+	t.Helper()
+	tools := Tools(t)
+	// t.TempDir is too long for a unix socket.
+	dir, err := os.MkdirTemp("/tmp", "uslc-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := labnode.StartContainerd(t.Context(), labnode.ContainerdOptions{Tools: tools, Dir: dir})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		if c != nil {
+			dumpLog(t, "containerd", c.Log)
+			if err := c.Close(ctx); err != nil {
+				t.Errorf("close containerd: %v", err)
+			}
+		}
+		if err := errors.Join(labnode.RemoveCgroups(filepath.Base(dir)), labnode.RemoveDir(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Registry is a loopback registry with the whole catalogue in it.
+type Registry struct {
+	*labimage.Registry
+	CertsDir string            // hosts.toml directories that lead to it
+	Digests  map[string]string // by name, such as labimage.Demo
+}
+
+// StartRegistry serves the catalogue until the test ends.
+func StartRegistry(t testing.TB) *Registry {
+	t.Helper()
+	registry, err := labimage.NewRegistry(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := registry.Close(); err != nil {
+			t.Errorf("close registry: %v", err)
+		}
+	})
+	box, err := labimage.FindBox(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests, err := registry.PushAll(t.Context(), box)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs := t.TempDir()
+	if err := labimage.WriteHosts(certs, registry.Addr(), registry.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	return &Registry{Registry: registry, CertsDir: certs, Digests: digests}
+}
+
+// dumpLog shows the end of a daemon's log when the test has failed.
+func dumpLog(t testing.TB, name, path string) {
+	t.Helper()
+	if t.Failed() {
+		t.Logf("end of the log of %s:\n%s", name, labnode.LogTail(path))
+	}
+}
