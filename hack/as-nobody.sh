@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # as-nobody.sh BINARY ARGS...: run a test binary without privilege; made for
-# `go test -exec` invoked by root.
+# `go test -exec` invoked by root. NOBODY_HOME is its home directory.
 set -euo pipefail
 
 binary=$1 uid=65534
@@ -19,4 +19,7 @@ drop=(setpriv --reuid="$uid" --regid="$uid" --clear-groups --inh-caps=-all)
     echo "$0: uid $uid cannot read $PWD: make the checkout readable, or run the tests as an ordinary user" >&2
     exit 1
 }
-exec "${drop[@]}" env HOME=/nonexistent "$@"
+
+# Root's caches are out of reach: a test that runs the go command gets new ones.
+exec "${drop[@]}" env --unset=GOCACHE --unset=GOMODCACHE --unset=GOPATH \
+    HOME="${NOBODY_HOME:-/nonexistent}" "$@"

@@ -21,26 +21,26 @@ importers() {
 {{end}}' "${own[@]}" | awk '$1 ~ "/internal/testkit(/|$)" && !seen[$2]++ { print $2 }'
 }
 
-# readable_by_nobody moves to a copy of the sources when uid 65534 cannot reach them
-# here, as below root's home.
-readable_by_nobody() {
+# as_nobody prepares a run as uid 65534: a home directory of its own, and a copy of
+# the sources when it cannot reach them here, as below root's home.
+as_nobody() {
+    args+=(-exec "$PWD/hack/as-nobody.sh")
+    scratch=$(mktemp -d)
+    trap 'rm -rf -- "$scratch"' EXIT
+    chmod 0755 "$scratch"
+    export NOBODY_HOME=$scratch/home
+    install -d -o 65534 -g 65534 "$NOBODY_HOME"
     setpriv --reuid=65534 --regid=65534 --clear-groups test -r "$PWD/go.mod" && return
-    local copy
-    copy=$(mktemp -d)
-    # shellcheck disable=SC2064 # the value of now
-    trap "rm -rf -- '$copy'" EXIT
-    tar --exclude=./.git --exclude="./${bin##*/}" --exclude="./${output##*/}" -cf - . | tar -xf - -C "$copy"
-    chmod -R go+rX -- "$copy"
-    cd "$copy"
+    mkdir "$scratch/src"
+    tar --exclude=./.git --exclude="./${bin##*/}" --exclude="./${output##*/}" -cf - . | tar -xf - -C "$scratch/src"
+    chmod -R go+rX -- "$scratch/src"
+    cd "$scratch/src"
 }
 
 case $tier in
 unit)
     args=(-race -timeout 10m)
-    if [[ $EUID -eq 0 ]]; then
-        args+=(-exec "$PWD/hack/as-nobody.sh")
-        readable_by_nobody
-    fi
+    [[ $EUID -ne 0 ]] || as_nobody
     packages=$(go list "${own[@]}" | grep -v '/internal/layering$')
     ;;
 integration)
