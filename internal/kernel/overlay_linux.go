@@ -1,0 +1,118 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// layerNames are the two layers of a probe: overlay wants two where there is no upper directory.
+var layerNames = []string{"a", "b"}
+
+// probeDetachedLayers mounts an overlay, nowhere, over two directories of a tmpfs that is mounted nowhere.
+// The idmap does not matter here, so none is made.
+func probeDetachedLayers() error {
+	tree, err := detachedTmpfs()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open overlay: %w", err)
+	}
+	defer unix.Close(fs)
+	for _, name := range layerNames {
+		if err := addLayer(fs, tree, name); err != nil {
+			return err
+		}
+	}
+	overlay, err := mountDetached(fs)
+	if err != nil {
+		return err
+	}
+	return unix.Close(overlay)
+}
+
+// addLayer makes a directory in tree and gives it to an overlay as its next lower layer.
+func addLayer(fs, tree int, name string) error {
+	if err := unix.Mkdirat(tree, name, 0o700); err != nil {
+		return fmt.Errorf("make layer: %w", err)
+	}
+	layer, err := unix.Openat(tree, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open layer: %w", err)
+	}
+	defer unix.Close(layer)
+	if err := unix.FsconfigSetFd(fs, "lowerdir+", layer); err != nil {
+		return fmt.Errorf("add layer by descriptor: %w", err)
+	}
+	return nil
+}
+
+// probeIDMappedOverlay mounts an overlay over two idmapped layers in dir. It attaches them in a mount
+// namespace of its own and so asks nothing of the kernel but what is asked about.
+func (p *Prober) probeIDMappedOverlay(dir string) (err error) {
+	scratch, err := os.MkdirTemp(dir, ".kernel-probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(scratch)) }()
+	for _, name := range layerNames {
+		layer := filepath.Join(scratch, name)
+		if err := os.Mkdir(layer, 0o700); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.Remove(layer)) }()
+	}
+	layers, err := p.idmappedClone(scratch)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(layers)
+	stage, err := detachedTmpfs()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(stage)
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the runtime ends the thread with the goroutine, and the thread's mount
+		// namespace ends with the thread.
+		runtime.LockOSThread()
+		done <- mountStaged(stage, layers)
+	}()
+	return <-done
+}
+
+// mountStaged attaches stage, and layers in it, in a new mount namespace and mounts the overlay there.
+func mountStaged(stage, layers int) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.MoveMount(stage, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach tmpfs: %w", err)
+	}
+	if err := unix.Fchdir(stage); err != nil {
+		return fmt.Errorf("enter tmpfs: %w", err)
+	}
+	for _, name := range []string{"layers", "overlay"} {
+		if err := unix.Mkdir(name, 0o700); err != nil {
+			return fmt.Errorf("make %s: %w", name, err)
+		}
+	}
+	if err := unix.MoveMount(layers, "", unix.AT_FDCWD, "layers", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach layers: %w", err)
+	}
+	if err := unix.Mount("overlay", "overlay", "overlay", 0, "lowerdir=layers/a:layers/b"); err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	return nil
+}
