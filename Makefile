@@ -100,8 +100,10 @@ test: ## every tier that this machine can run; root for the real ones
 
 .PHONY: lint
 lint: $(LINTER) ## linters, layering, package comments
-	$(LINTER) run ./...
-	go test -count=1 ./internal/layering/
+	@failed=0; \
+	$(LINTER) run ./... || failed=1; \
+	go test -count=1 ./internal/layering/ || failed=1; \
+	exit $$failed
 
 .PHONY: fmt
 fmt: $(LINTER) ## format all Go files
