@@ -145,9 +145,9 @@ func (s Scope) addProcesses(inv Inventory) error {
 	if err != nil {
 		return fmt.Errorf("read network namespace: %w", err)
 	}
-	hostNetNS, err := os.Readlink("/proc/1/ns/net")
+	callers, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
-		return fmt.Errorf("read network namespace of pid 1: %w", err)
+		return fmt.Errorf("read own network namespace: %w", err)
 	}
 	own := map[int]bool{os.Getpid(): true}
 	for _, pid := range s.Daemons {
@@ -158,7 +158,7 @@ func (s Scope) addProcesses(inv Inventory) error {
 		if proc.Zombie {
 			continue
 		}
-		if (netns != hostNetNS && proc.NetNS == netns) || (s.HasID != nil && s.HasID(proc.UID)) {
+		if (netns != callers && proc.NetNS == netns) || (s.HasID != nil && s.HasID(proc.UID)) {
 			suspects = append(suspects, proc)
 		}
 	}
