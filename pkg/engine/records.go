@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/typeurl/v2"
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/container"
+)
+
+// snapshotRef is the prefix of labels that keep a snapshot from being collected as garbage.
+const snapshotRef = "containerd.io/gc.ref.snapshot."
+
+// CreateRecord makes the container record, which holds the snapshot from now on, and ends the lease
+// of the snapshot. An existing record is an error that wraps errdefs.ErrAlreadyExists.
+func (e *Engine) CreateRecord(ctx context.Context, rec container.EngineRecord) error {
+	c, err := e.record(rec)
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", rec.ID, err)
+	}
+	if _, err := e.client.ContainerService().Create(ctx, c); err != nil {
+		return fmt.Errorf("create container %s: %w", rec.ID, err)
+	}
+	if rec.SnapshotKey != "" {
+		if err := e.deleteLease(ctx, rec.SnapshotKey); err != nil {
+			// It expires. The record exists, so this is no reason to undo the container.
+			klog.FromContext(ctx).Error(err, "Lease of a container's snapshot was not deleted", "container", rec.ID)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) record(rec container.EngineRecord) (containers.Container, error) {
+	spec, err := typeurl.MarshalAny(rec.Spec)
+	if err != nil {
+		return containers.Container{}, fmt.Errorf("pack spec: %w", err)
+	}
+	opts, err := typeurl.MarshalAny(&options.Options{BinaryName: rec.BinaryName, SystemdCgroup: rec.SystemdCgroup})
+	if err != nil {
+		return containers.Container{}, fmt.Errorf("pack runtime options: %w", err)
+	}
+	labels := maps.Clone(rec.Labels)
+	if labels == nil {
+		labels = make(map[string]string)
+	}
+	labels[groupLabel] = groupOf(rec.ID, rec.Spec)
+	if rec.SnapshotKey != "" {
+		labels[snapshotRef+e.snapshotter(rec.Snapshotter)] = rec.SnapshotKey
+	}
+	return containers.Container{
+		ID:          rec.ID,
+		Labels:      labels,
+		Image:       rec.Image,
+		Runtime:     containers.RuntimeInfo{Name: rec.Runtime, Options: opts},
+		Spec:        spec,
+		Snapshotter: e.snapshotter(rec.Snapshotter),
+	}, nil
+}
+
+// DeleteRecord deletes a container record. A missing one is an error that wraps errdefs.ErrNotFound.
+func (e *Engine) DeleteRecord(ctx context.Context, id string) error {
+	if err := e.client.ContainerService().Delete(ctx, id); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	return nil
+}
+
+// ListRecords returns the ids of the records that carry the label with this value.
+func (e *Engine) ListRecords(ctx context.Context, label, value string) ([]string, error) {
+	recs, err := e.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%q", label, value))
+	if err != nil {
+		return nil, fmt.Errorf("list containers with label %s: %w", label, err)
+	}
+	ids := make([]string, 0, len(recs))
+	for _, rec := range recs {
+		ids = append(ids, rec.ID)
+	}
+	return ids, nil
+}

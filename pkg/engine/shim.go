@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// The end of a shim is seen at its socket. The runc shim listens at a path that ends in a hash of
+// containerd's address, the namespace and the group; the kernel refuses connections to it once the
+// process is gone, and not before, since nothing else holds the listener open. The file stays:
+// the shim removes only one that is named after its first container. So it is removed here.
+
+const (
+	// shimEnd bounds the wait for a shim that was told to end. Ending takes it some milliseconds.
+	shimEnd = 10 * time.Second
+	// defaultSocketDir is where shims listen, unless containerd is configured otherwise.
+	defaultSocketDir = "/run/containerd/s"
+)
+
+// socketName is the last element of the path at which the shim of a group listens.
+func (e *Engine) socketName(group string, more ...string) string {
+	path := filepath.Join(append([]string{e.link.boundAddress(), e.opts.Namespace, group}, more...)...)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(path)))
+}
+
+// shimSocket returns the path at which the shim of a group listens, and "" where none does.
+func (e *Engine) shimSocket(group string) (string, error) {
+	table, err := os.Open("/proc/net/unix")
+	if err != nil {
+		return "", fmt.Errorf("find shim of group %s: %w", group, err)
+	}
+	defer table.Close()
+	path, err := findListener(table, e.socketName(group))
+	if err != nil {
+		return "", fmt.Errorf("find shim of group %s: %w", group, err)
+	}
+	if path != "" {
+		dir := filepath.Dir(path)
+		e.socketDir.Store(&dir)
+	}
+	return path, nil
+}
+
+// findListener looks in the format of /proc/net/unix for a listening socket with this file name.
+func findListener(table io.Reader, name string) (string, error) {
+	const flagsField, pathField, accepting = 3, 7, "00010000" // __SO_ACCEPTCON
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		if !strings.HasSuffix(lines.Text(), "/"+name) {
+			continue
+		}
+		fields := strings.SplitN(lines.Text(), " ", -1)
+		fields = compact(fields)
+		if len(fields) > pathField && fields[flagsField] == accepting {
+			return strings.Join(fields[pathField:], " "), nil
+		}
+	}
+	return "", lines.Err()
+}
+
+func compact(fields []string) []string {
+	kept := fields[:0]
+	for _, f := range fields {
+		if f != "" {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// endShim waits until the shim of the turn's group is gone, which was told to shut down, and removes
+// its socket. The turn must be alone. Where the shim takes too long, the group's next turn that
+// creates a task waits again.
+func (e *Engine) endShim(ctx context.Context, t *turn, socket string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shimEnd)
+	defer cancel()
+	began := time.Now()
+	if err := awaitNoListener(ctx, socket); err != nil {
+		t.setEnding(true)
+		return fmt.Errorf("shim of group %s still listens at %s after %v: %w", t.name, socket, shimEnd, err)
+	}
+	t.setEnding(false)
+	klog.FromContext(ctx).V(5).Info("Shim ended", "group", t.name, "after", time.Since(began))
+	if err := e.removeSockets(t.name); err != nil {
+		return fmt.Errorf("remove socket of the ended shim of group %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// removeSockets removes what the shim of a group leaves: its socket, and a second one that it has when
+// containerd logs at debug level.
+func (e *Engine) removeSockets(group string) error {
+	dir := defaultSocketDir
+	if learnt := e.socketDir.Load(); learnt != nil {
+		dir = *learnt
+	}
+	var errs []error
+	for _, name := range []string{e.socketName(group), e.socketName(group, "debug")} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// awaitNoListener returns nil once nothing listens at the socket, an empty path included.
+func awaitNoListener(ctx context.Context, socket string) error {
+	if socket == "" {
+		return nil
+	}
+	for delay := time.Millisecond; probe(ctx, socket) == nil; delay = min(2*delay, 50*time.Millisecond) {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// probe connects to the socket, and returns an error once the kernel knows no listener there.
+func probe(ctx context.Context, socket string) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if err == nil {
+		return conn.Close()
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // a full backlog, or ctx ended: it listens
+}

@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/types/known/anypb"
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/container"
+)
+
+// CreateTask creates the task of the container record id in the shim of group. Once it is under way
+// it is not cancelled with ctx: containerd would go on undoing it behind the group's next turn.
+func (e *Engine) CreateTask(ctx context.Context, group, id string, io container.Stdio) (uint32, error) {
+	t, err := e.enterGroup(ctx, turnRequest{group: group, task: id})
+	if err != nil {
+		return 0, fmt.Errorf("create task %s: %w", id, err)
+	}
+	result := taskAbsent
+	defer func() { t.leave(result) }()
+	ctx = context.WithoutCancel(ctx)
+	if t.ending() {
+		if err := e.endFoundShim(ctx, t); err != nil {
+			return 0, fmt.Errorf("create task %s: %w: %w", id, errdefs.ErrUnavailable, err)
+		}
+	}
+	pid, err := e.createTask(ctx, id, io)
+	switch {
+	case err == nil || errdefs.IsAlreadyExists(err):
+		result = taskPresent
+	case ambiguous(err):
+		result = taskUnknown
+	case t.emptied():
+		// containerd has told the shim, which this create started, to shut down.
+		e.logEnd(ctx, t, e.endFoundShim(ctx, t))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("create task %s: %w", id, err)
+	}
+	return pid, nil
+}
+
+func (e *Engine) createTask(ctx context.Context, id string, io container.Stdio) (uint32, error) {
+	opts, err := e.taskOptions(ctx, id, io)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := e.client.TaskService().Create(ctx, &tasksapi.CreateTaskRequest{
+		ContainerID: id,
+		Stdin:       io.Stdin,
+		Stdout:      io.Stdout,
+		Stderr:      io.Stderr,
+		Terminal:    io.Terminal,
+		Options:     opts,
+	})
+	if err != nil {
+		return 0, errgrpc.ToNative(err)
+	}
+	return resp.GetPid(), nil
+}
+
+// taskOptions returns the record's runtime options with the owner of the pipes, and nil where that is
+// root: a task without options of its own takes the record's.
+func (e *Engine) taskOptions(ctx context.Context, id string, io container.Stdio) (*anypb.Any, error) {
+	if io.UID == 0 && io.GID == 0 {
+		return nil, nil
+	}
+	rec, err := e.client.ContainerService().Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var opts options.Options
+	if rec.Runtime.Options != nil {
+		if err := typeurl.UnmarshalTo(rec.Runtime.Options, &opts); err != nil {
+			return nil, fmt.Errorf("read runtime options of container %s: %w", id, err)
+		}
+	}
+	opts.IoUid, opts.IoGid = io.UID, io.GID
+	packed, err := typeurl.MarshalAnyToProto(&opts)
+	if err != nil {
+		return nil, fmt.Errorf("pack runtime options of container %s: %w", id, err)
+	}
+	return packed, nil
+}
+
+// StartTask starts a created task.
+func (e *Engine) StartTask(ctx context.Context, id string) error {
+	if _, err := e.client.TaskService().Start(ctx, &tasksapi.StartRequest{ContainerID: id}); err != nil {
+		return fmt.Errorf("start task %s: %w", id, errgrpc.ToNative(err))
+	}
+	return nil
+}
+
+// KillTask sends a signal. A process that has exited is an error that wraps errdefs.ErrNotFound.
+func (e *Engine) KillTask(ctx context.Context, id string, signal uint32, all bool) error {
+	_, err := e.client.TaskService().Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: signal, All: all})
+	if err != nil {
+		return fmt.Errorf("kill task %s with signal %d: %w", id, signal, errgrpc.ToNative(err))
+	}
+	return nil
+}
+
+// DeleteTask deletes an exited task, and one that never started after killing it. A running task is
+// an error that wraps errdefs.ErrFailedPrecondition.
+func (e *Engine) DeleteTask(ctx context.Context, group, id string) (container.Exit, error) {
+	if err := e.stopUnstarted(ctx, id); err != nil {
+		return container.Exit{}, fmt.Errorf("delete task %s: %w", id, err)
+	}
+	t, err := e.enterGroup(ctx, turnRequest{group: group, task: id, deleting: true})
+	if err != nil {
+		return container.Exit{}, fmt.Errorf("delete task %s: %w", id, err)
+	}
+	result := taskPresent
+	defer func() { t.leave(result) }()
+	ctx = context.WithoutCancel(ctx)
+	last, socket := t.emptied(), ""
+	if last {
+		// Once it was told to shut down, the shim may be gone before it is found.
+		if socket, err = e.shimSocket(t.name); err != nil {
+			return container.Exit{}, fmt.Errorf("delete task %s: %w", id, err)
+		}
+	}
+	resp, err := e.client.TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+	err = errgrpc.ToNative(err)
+	switch {
+	case err == nil || errdefs.IsNotFound(err):
+		result = taskAbsent
+		if last {
+			e.logEnd(ctx, t, e.endShim(ctx, t, socket))
+		}
+	case ambiguous(err):
+		result = taskUnknown
+	}
+	if err != nil {
+		return container.Exit{}, fmt.Errorf("delete task %s: %w", id, err)
+	}
+	return container.Exit{Code: resp.GetExitStatus(), At: resp.GetExitedAt().AsTime()}, nil
+}
+
+// stopUnstarted kills a task that was created and never started. A task that is not there is fine.
+func (e *Engine) stopUnstarted(ctx context.Context, id string) error {
+	state, err := e.TaskState(ctx, id)
+	switch {
+	case errdefs.IsNotFound(err):
+		return nil
+	case err != nil:
+		return err
+	case state.Status == statusRunning || state.Status == statusPaused:
+		return fmt.Errorf("it is %s: %w", state.Status, errdefs.ErrFailedPrecondition)
+	case state.Status != statusCreated:
+		return nil
+	}
+	if err := e.KillTask(ctx, id, uint32(syscall.SIGKILL), false); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	defer cancel()
+	if _, err := e.WaitTask(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// enterGroup takes a turn in the group, and makes sure that the group's tasks are known.
+func (e *Engine) enterGroup(ctx context.Context, r turnRequest) (*turn, error) {
+	// Zero is no state of knowledge.
+	r.known = func() uint64 { return e.link.connects.Load() + 1 }
+	t, err := e.groups.enter(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if t.stale() {
+		if err := e.refresh(ctx, t); err != nil {
+			t.leave(taskUnknown)
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// endFoundShim is endShim for a shim whose socket was not looked up yet.
+func (e *Engine) endFoundShim(ctx context.Context, t *turn) error {
+	socket, err := e.shimSocket(t.name)
+	if err != nil {
+		return err
+	}
+	return e.endShim(ctx, t, socket)
+}
+
+// logEnd reports that a shim did not end as it should. What was done to the task is done, so this is
+// no error of the call.
+func (e *Engine) logEnd(ctx context.Context, t *turn, err error) {
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Shim did not end with its last task", "group", t.name)
+	}
+}
+
+// ambiguous says that containerd may have done, or may still do, what it was asked.
+func ambiguous(err error) bool {
+	return errdefs.IsUnavailable(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
