@@ -3,8 +3,8 @@ package idpool
 import "math/bits"
 
 const (
-	slotCount  = 1 << 16 // slots of Unit ids in all of uid_t
-	wordCount  = slotCount / 64
+	slotCount   = 1 << 16 // slots of Unit ids in all of uid_t
+	wordCount   = slotCount / 64
 	foreignSlot = 0x7FFE // the slot of ForeignRange
 )
 
