@@ -72,7 +72,7 @@ func pump(ctx context.Context, r *fifo.Reader, to sink) {
 		if err == nil {
 			continue
 		}
-		if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
 			klog.FromContext(ctx).Error(err, "Output of a process is lost")
 		}
 		to.end(ctx)

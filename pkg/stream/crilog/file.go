@@ -48,7 +48,7 @@ func (o Options) withDefaults() Options {
 }
 
 func (o Options) validate() error {
-	if !filepath.IsAbs(o.Dir) || !filepath.IsLocal(o.Path) || filepath.Base(o.Path) == "." ||
+	if !filepath.IsAbs(o.Dir) || !filepath.IsLocal(o.Path) || filepath.Clean(o.Path) == "." ||
 		strings.HasSuffix(o.Path, "/") || strings.ContainsAny(o.Dir+o.Path, "\x00\n") {
 		return fmt.Errorf("log file %q in %q: %w", o.Path, o.Dir, ErrBadPath)
 	}
@@ -82,10 +82,17 @@ type File struct {
 	refused bool // the last records were dropped: do not wait again
 	closed  bool
 
-	swap      chan target // hands a reopened file to an append that waits for space
+	swap      chan handover // from Reopen to a writer that waits for space
 	hurryOnce sync.Once
 	hurry     chan struct{} // closed by GiveUp
 	dropped   atomic.Uint64
+}
+
+// handover brings a reopened file to the writer that has the turn; done is closed
+// when the old file is as it will stay.
+type handover struct {
+	next target
+	done chan struct{}
 }
 
 // Open opens the log file for appending, creating it (mode 0640) and the directories
@@ -109,7 +116,7 @@ func newFile(opts Options, open func() (target, error)) (*File, error) {
 		open:  open,
 		turn:  make(chan struct{}, 1),
 		out:   out,
-		swap:  make(chan target),
+		swap:  make(chan handover),
 		hurry: make(chan struct{}),
 	}, nil
 }
@@ -128,8 +135,10 @@ func (f *File) Reopen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reopen container log %s: %w", f.Path(), err)
 	}
+	h := handover{next: next, done: make(chan struct{})}
 	select {
-	case f.swap <- next:
+	case f.swap <- h:
+		<-h.done
 		return nil
 	case f.turn <- struct{}{}:
 		defer func() { <-f.turn }()
@@ -172,11 +181,9 @@ func (f *File) Close(ctx context.Context) error {
 	return nil
 }
 
-// append writes whole records. It returns ErrClosed after Close; records that the
-// disk refuses are dropped as File describes, which is no error.
-func (f *File) append(ctx context.Context, recs []byte) error {
-	f.turn <- struct{}{}
-	defer func() { <-f.turn }()
+// appendLocked writes whole records; the caller has the turn. It returns ErrClosed after
+// Close; records that the disk refuses are dropped as File describes, which is no error.
+func (f *File) appendLocked(ctx context.Context, recs []byte) error {
 	if f.closed {
 		return ErrClosed
 	}
@@ -192,11 +199,11 @@ func (f *File) append(ctx context.Context, recs []byte) error {
 			klog.FromContext(ctx).Error(err, "Container log refuses records, trying again", "path", f.Path(), "for", f.opts.Retry)
 		}
 		torn := off - (bytes.LastIndexByte(recs[:off], '\n') + 1)
-		next, again := f.hold(wait)
-		switch {
-		case next != nil:
+		switch h, again := f.hold(wait); {
+		case h != nil:
+			f.replace(ctx, h.next, torn)
+			close(h.done)
 			off -= torn
-			f.replace(ctx, next, torn)
 		case !again:
 			return f.drop(ctx, recs[off-torn:], torn)
 		}
@@ -210,7 +217,7 @@ func (f *File) append(ctx context.Context, recs []byte) error {
 
 // hold waits before a write is tried again. It returns a file to go on with when
 // Reopen brought one, and false when the records are to be dropped.
-func (f *File) hold(wait *patience) (next target, again bool) {
+func (f *File) hold(wait *patience) (_ *handover, again bool) {
 	if wait == nil { // already dropping
 		return nil, false
 	}
@@ -223,8 +230,8 @@ func (f *File) hold(wait *patience) (next target, again bool) {
 	select {
 	case <-timer.C:
 		return nil, true
-	case next := <-f.swap:
-		return next, true
+	case h := <-f.swap:
+		return &h, true
 	case <-f.hurry:
 		return nil, false
 	}

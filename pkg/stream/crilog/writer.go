@@ -36,15 +36,18 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.collect(ctx, w.split.flush)
 }
 
-// collect writes, in batches, the records that split emits.
+// collect writes, in batches, the records that split emits. It has the file's turn
+// all along, so that records are stamped in the order in which they are written.
 func (w *Writer) collect(ctx context.Context, split func(emitFunc)) error {
+	w.file.turn <- struct{}{}
+	defer func() { <-w.file.turn }()
 	var err error
 	w.batch = w.batch[:0]
 	split(func(tag byte, text []byte) {
 		w.batch = appendRecord(w.batch, w.now(), w.name, tag, text)
 		if len(w.batch) >= batchBytes {
 			if err == nil {
-				err = w.file.append(ctx, w.batch)
+				err = w.file.appendLocked(ctx, w.batch)
 			}
 			w.batch = w.batch[:0]
 		}
@@ -52,5 +55,5 @@ func (w *Writer) collect(ctx context.Context, split func(emitFunc)) error {
 	if err != nil || len(w.batch) == 0 {
 		return err
 	}
-	return w.file.append(ctx, w.batch)
+	return w.file.appendLocked(ctx, w.batch)
 }

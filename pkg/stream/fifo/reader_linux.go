@@ -18,6 +18,7 @@ type Reader struct {
 	file     *os.File
 	raw      syscall.RawConn
 	finished atomic.Bool
+	closed   atomic.Bool
 }
 
 // OpenReader opens the read end at path. It does not wait for a writer.
@@ -48,16 +49,18 @@ func (r *Reader) Read(p []byte) (int, error) {
 			return !errors.Is(readErr, unix.EAGAIN)
 		})
 		switch {
-		case err == nil && readErr != nil && readErr != io.EOF:
+		case err == nil && readErr != nil && !errors.Is(readErr, io.EOF):
 			return 0, fmt.Errorf("read FIFO %s: %w", r.file.Name(), readErr)
 		case err == nil:
 			return n, readErr
+		case r.closed.Load():
+			return 0, os.ErrClosed // the poller's own error for this does not match it
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return 0, err
+			return 0, fmt.Errorf("wait for FIFO %s: %w", r.file.Name(), err)
 		}
 		// Finish woke the reader, which now looks again under the new rule.
 		if err := r.file.SetReadDeadline(time.Time{}); err != nil {
-			return 0, err
+			return 0, os.ErrClosed // only Close takes deadlines away
 		}
 	}
 }
@@ -107,5 +110,6 @@ func (r *Reader) Finish() {
 // Close closes the read end; a Read under way returns os.ErrClosed. What the FIFO
 // holds stays there while some other process has it open.
 func (r *Reader) Close() error {
+	r.closed.Store(true)
 	return r.file.Close()
 }
