@@ -1,0 +1,180 @@
+package nodetest
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Pod is a running sandbox.
+type Pod struct {
+	ID      string
+	Request *runtimeapi.RunPodSandboxRequest
+
+	node *Node
+}
+
+// PodOption changes the request for a pod before it is sent.
+type PodOption func(*runtimeapi.RunPodSandboxRequest)
+
+// HostUsers leaves the pod in the host's user namespace.
+func HostUsers(req *runtimeapi.RunPodSandboxRequest) {
+	namespaces(req).UsernsOptions = nil
+}
+
+// Mapping asks for the range of host ids from start on, as kubelet does.
+func Mapping(start uint32) PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) {
+		ids := []*runtimeapi.IDMapping{{ContainerId: 0, HostId: start, Length: 65536}}
+		namespaces(req).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}
+	}
+}
+
+// HostNetwork puts the pod into the node's network and host's user namespace.
+func HostNetwork(req *runtimeapi.RunPodSandboxRequest) {
+	HostUsers(req)
+	namespaces(req).Network = runtimeapi.NamespaceMode_NODE
+}
+
+// Sysctl sets one kernel parameter of the pod.
+func Sysctl(key, value string) PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) {
+		if req.Config.Linux.Sysctls == nil {
+			req.Config.Linux.Sysctls = map[string]string{}
+		}
+		req.Config.Linux.Sysctls[key] = value
+	}
+}
+
+// Handler names the runtime handler.
+func Handler(name string) PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) { req.RuntimeHandler = name }
+}
+
+func namespaces(req *runtimeapi.RunPodSandboxRequest) *runtimeapi.NamespaceOption {
+	return req.Config.Linux.SecurityContext.NamespaceOptions
+}
+
+// PodRequest is what RunPod sends: a pod like one of kubelet's with hostUsers false, which leaves the choice
+// of the range to the runtime.
+func (n *Node) PodRequest(t testing.TB, opts ...PodOption) *runtimeapi.RunPodSandboxRequest {
+	t.Helper()
+	uid := rand.Text()
+	req := &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: podName(t), Namespace: "e2e", Uid: uid},
+		Hostname:     "pod",
+		LogDirectory: n.logDir(uid),
+		Labels:       map[string]string{"test": podName(t)},
+		Linux: &runtimeapi.LinuxPodSandboxConfig{
+			CgroupParent: n.Cgroup() + "/pod" + uid,
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+				NamespaceOptions: &runtimeapi.NamespaceOption{
+					Pid:           runtimeapi.NamespaceMode_CONTAINER,
+					UsernsOptions: &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD},
+				},
+			},
+		},
+	}}
+	for _, opt := range opts {
+		opt(req)
+	}
+	return req
+}
+
+// RunPod runs a pod and removes it when the test ends.
+func (n *Node) RunPod(t testing.TB, opts ...PodOption) *Pod {
+	t.Helper()
+	pod, err := n.TryRunPod(t, n.PodRequest(t, opts...))
+	if err != nil {
+		t.Fatalf("RunPodSandbox: %v", err)
+	}
+	return pod
+}
+
+// TryRunPod sends a request, and removes the pod when the test ends if there is one.
+func (n *Node) TryRunPod(t testing.TB, req *runtimeapi.RunPodSandboxRequest) (*Pod, error) {
+	t.Helper()
+	// kubelet makes the log directory first, too.
+	if err := os.MkdirAll(req.Config.LogDirectory, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
+	defer cancel()
+	resp, err := n.Runtime.RunPodSandbox(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	pod := &Pod{ID: resp.PodSandboxId, Request: req, node: n}
+	t.Cleanup(func() { pod.Remove(t) })
+	return pod, nil
+}
+
+// Stop stops the pod and all its containers.
+func (p *Pod) Stop(t testing.TB) {
+	t.Helper()
+	// Cleanups run after the test's own context has ended.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), callTimeout)
+	defer cancel()
+	if _, err := p.node.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
+		t.Errorf("StopPodSandbox: %v", err)
+	}
+}
+
+// Remove stops and removes the pod and its logs; CRI lets it be called again.
+func (p *Pod) Remove(t testing.TB) {
+	t.Helper()
+	p.Stop(t)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), callTimeout)
+	defer cancel()
+	if _, err := p.node.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {
+		t.Errorf("RemovePodSandbox: %v", err)
+	}
+	if err := os.RemoveAll(p.Request.Config.LogDirectory); err != nil {
+		t.Error(err)
+	}
+}
+
+// Status is the sandbox's status.
+func (p *Pod) Status(t testing.TB) *runtimeapi.PodSandboxStatus {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
+	defer cancel()
+	resp, err := p.node.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.ID})
+	if err != nil {
+		t.Fatalf("PodSandboxStatus: %v", err)
+	}
+	return resp.Status
+}
+
+// Range is the first host id of the pod's user namespace, as its status reports it.
+func (p *Pod) Range(t testing.TB) uint32 {
+	t.Helper()
+	users := p.Status(t).GetLinux().GetNamespaces().GetOptions().GetUsernsOptions()
+	if users.GetMode() != runtimeapi.NamespaceMode_POD || len(users.GetUids()) != 1 || len(users.GetGids()) != 1 {
+		t.Fatalf("status reports the user namespace %v, want mode POD with one uid and one gid mapping", users)
+	}
+	uid, gid := users.Uids[0], users.Gids[0]
+	if uid.HostId != gid.HostId || uid.ContainerId != 0 || gid.ContainerId != 0 || uid.Length != 65536 || gid.Length != 65536 {
+		t.Fatalf("status reports uids %v and gids %v, want one range of 65536 from container id 0", uid, gid)
+	}
+	return uid.HostId
+}
+
+// IP is the pod's address.
+func (p *Pod) IP(t testing.TB) string {
+	t.Helper()
+	ip := p.Status(t).GetNetwork().GetIp()
+	if ip == "" {
+		t.Fatal("the pod has no address")
+	}
+	return ip
+}
+
+// logPath is the absolute path of a container's log.
+func (p *Pod) logPath(relative string) string {
+	return filepath.Join(p.Request.Config.LogDirectory, relative)
+}
