@@ -66,6 +66,8 @@ type EngineRecord struct {
 type Records interface {
 	CreateRecord(ctx context.Context, rec EngineRecord) error
 	DeleteRecord(ctx context.Context, id string) error
+	// RecordSpec returns the specification that the record was created with.
+	RecordSpec(ctx context.Context, id string) (*specs.Spec, error)
 	// ListRecords returns the ids of all records that carry the label selector key=value.
 	ListRecords(ctx context.Context, label, value string) ([]string, error)
 }

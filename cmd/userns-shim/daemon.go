@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/userns-shim/userns-shim/internal/config"
+	"github.com/userns-shim/userns-shim/internal/kernel"
+	"github.com/userns-shim/userns-shim/internal/version"
+	"github.com/userns-shim/userns-shim/pkg/container"
+	"github.com/userns-shim/userns-shim/pkg/cri"
+	"github.com/userns-shim/userns-shim/pkg/engine"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/image"
+	"github.com/userns-shim/userns-shim/pkg/mounts"
+	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// daemon is everything that runs, wired together.
+type daemon struct {
+	cfg config.Config
+
+	db         *state.DB
+	pool       *idpool.Pool
+	engine     *engine.Engine
+	mounter    *mounts.Mounter
+	sandboxes  *sandbox.Manager
+	containers *container.Manager
+	services   cri.Options
+	node       *node
+
+	closers []io.Closer
+}
+
+// closerFunc lets a function stand in closers.
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
+
+// newDaemon builds the parts from the bottom up; what it opened is closed on an error.
+func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
+	d = &daemon{cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	// 0711: pods' roots, who are not the host's, reach their own files below.
+	if err := os.MkdirAll(cfg.State, 0o711); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	for _, build := range []func(context.Context) error{d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers} {
+		if err := build(ctx); err != nil {
+			return nil, err
+		}
+	}
+	images, err := image.New(image.Options{
+		Store:              d.engine,
+		DefaultSnapshotter: cfg.Containerd.Snapshotter,
+		Snapshotters:       d.snapshotters(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.services = cri.Options{
+		Sandboxes:  d.sandboxes,
+		Containers: d.containers,
+		Images:     images,
+		Node:       d.node,
+		Version:    version.Version,
+	}
+	return d, nil
+}
+
+// close releases everything in the opposite order of its making.
+func (d *daemon) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i].Close())
+	}
+	d.closers = nil
+	return errors.Join(errs...)
+}
+
+// openState opens the database and the id pool in it.
+func (d *daemon) openState(ctx context.Context) error {
+	db, err := state.Open(state.Options{Path: filepath.Join(d.cfg.Root, "state.db")})
+	if err != nil {
+		return err
+	}
+	d.db = db
+	d.closers = append(d.closers, db)
+	return db.View(func(tx *state.Tx) error {
+		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), poolOptions(d.cfg.IDPool))
+		if err != nil {
+			return fmt.Errorf("load id pool: %w", err)
+		}
+		for _, f := range d.pool.Findings() {
+			klog.FromContext(ctx).Info("Id pool finding", "finding", f)
+		}
+		return nil
+	})
+}
+
+func poolOptions(c config.IDPool) idpool.Options {
+	opts := idpool.Options{
+		Extents:       ranges(c.Extents),
+		Claims:        idpool.Claims(c.Claims),
+		QuarantineAge: time.Duration(c.Quarantine),
+	}
+	if !c.KubeletExtents.Auto {
+		opts.KubeletExtents = ranges(c.KubeletExtents.Extents)
+	}
+	if c.Quarantine == 0 {
+		opts.QuarantineAge = -1
+	}
+	return opts
+}
+
+func ranges(extents []config.Extent) []idpool.Range {
+	out := make([]idpool.Range, 0, len(extents))
+	for _, e := range extents {
+		out = append(out, idpool.Range{Start: e.Start, Length: uint32(min(e.Length, idpool.Invalid))})
+	}
+	return out
+}
+
+func (d *daemon) openEngine(context.Context) error {
+	e, err := engine.New(engine.Options{
+		Address:             d.cfg.Containerd.Address,
+		Namespace:           d.cfg.Containerd.Namespace,
+		DefaultSnapshotter:  d.cfg.Containerd.Snapshotter,
+		RegistryConfigPath:  d.cfg.Registry.ConfigPath,
+		PullProgressTimeout: time.Duration(d.cfg.Registry.PullProgressTimeout),
+	})
+	if err != nil {
+		return err
+	}
+	d.engine = e
+	d.closers = append(d.closers, e)
+	return nil
+}
+
+func (d *daemon) openMounts(context.Context) error {
+	prober, err := kernel.New(kernel.Options{UserNS: d.probeUserNS})
+	if err != nil {
+		return err
+	}
+	d.node = &node{cfg: d.cfg, kernel: prober, engine: d.engine}
+	d.mounter, err = mounts.New(mounts.Options{DetachedLayers: prober.OverlayDetachedLayers})
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.mounter)
+	return nil
+}
+
+// probeUserNS makes a user namespace for the probes of what the kernel can do.
+func (d *daemon) probeUserNS() (*os.File, error) {
+	dir, err := os.MkdirTemp(d.cfg.State, "probe-")
+	if err != nil {
+		return nil, fmt.Errorf("probe the kernel: %w", err)
+	}
+	ctx := context.Background()
+	extents := idpool.DefaultExtents()
+	pins, err := ns.Create(ctx, ns.Request{User: &ns.IDMap{HostID: extents[0].Start, Length: idpool.Unit}, Dir: filepath.Join(dir, "ns")})
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	f, err := os.Open(pins.User)
+	return f, errors.Join(err, ns.Remove(ctx, filepath.Join(dir, "ns"), ""), os.Remove(dir))
+}
+
+func (d *daemon) buildNode(ctx context.Context) (err error) {
+	d.node.network, err = network.New(network.Options{BinDirs: d.cfg.CNI.BinDirs, ConfDir: d.cfg.CNI.ConfDir})
+	if err != nil {
+		return err
+	}
+	if err := ns.CheckLimits(); err != nil {
+		klog.FromContext(ctx).Info("Limits of userns-shim cap those of pods with a user namespace", "reason", err)
+	}
+	return nil
+}
+
+// hostNamespaces makes namespaces for real.
+type hostNamespaces struct{}
+
+func (hostNamespaces) Create(ctx context.Context, req ns.Request) (ns.Pins, error) {
+	return ns.Create(ctx, req)
+}
+
+func (hostNamespaces) WriteSysctls(ctx context.Context, pins ns.Pins, user *ns.IDMap, sysctls map[string]string) error {
+	return ns.WriteSysctls(ctx, pins, user, sysctls)
+}
+
+func (hostNamespaces) Remove(ctx context.Context, dir, netPath string) error {
+	return ns.Remove(ctx, dir, netPath)
+}
+
+func (hostNamespaces) Check(pins ns.Pins, user *ns.IDMap) error { return ns.Check(pins, user) }
+
+func (d *daemon) buildSandboxes(context.Context) error {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("read boot id: %w", err)
+	}
+	policies := map[string]sandbox.UserNamespacePolicy{}
+	for name, h := range d.cfg.RuntimeHandlers {
+		policies[name] = sandbox.UserNamespacePolicy(h.UserNamespaces)
+	}
+	d.sandboxes, err = sandbox.New(sandbox.Options{
+		DB:                d.db,
+		Pool:              d.pool,
+		Namespaces:        hostNamespaces{},
+		Network:           d.node.network,
+		StateDir:          d.cfg.State,
+		BootID:            strings.TrimSpace(string(boot)),
+		Clock:             clock.RealClock{},
+		UserNamespaces:    policies,
+		DefaultHandler:    d.cfg.DefaultRuntimeHandler,
+		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
+		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
+		UnprivilegedICMP:  d.cfg.EnableUnprivilegedICMP,
+	})
+	return err
+}
+
+func (d *daemon) buildContainers(ctx context.Context) error {
+	host, err := d.node.host(ctx)
+	if err != nil {
+		return err
+	}
+	handlers := map[string]container.Handler{}
+	for name, h := range d.cfg.RuntimeHandlers {
+		handlers[name] = container.Handler{Runtime: h.Runtime, BinaryName: h.BinaryName, Snapshotter: d.snapshotters()[name]}
+	}
+	d.containers, err = container.New(container.Options{
+		DB:             d.db,
+		Images:         d.engine,
+		Snapshots:      d.engine,
+		Records:        d.engine,
+		Tasks:          d.engine,
+		Inspector:      d.engine,
+		Execs:          d.engine,
+		Rootfs:         d.mounter,
+		Clock:          clock.RealClock{},
+		Logger:         klog.FromContext(ctx),
+		StateDir:       d.cfg.State,
+		Handlers:       handlers,
+		DefaultHandler: d.cfg.DefaultRuntimeHandler,
+		Host:           host,
+		SystemdCgroup:  d.node.SystemdCgroup(),
+		MaxLogLine:     d.cfg.MaxContainerLogLineSize,
+	})
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, closerFunc(func() error { d.containers.Close(); return nil }))
+	return nil
+}
+
+// snapshotters are those of the runtime handlers by name.
+func (d *daemon) snapshotters() map[string]string {
+	out := map[string]string{}
+	for name, h := range d.cfg.RuntimeHandlers {
+		out[name] = d.cfg.Containerd.Snapshotter
+		if h.Snapshotter != "" {
+			out[name] = h.Snapshotter
+		}
+	}
+	return out
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+
+	"github.com/userns-shim/userns-shim/internal/config"
+	"github.com/userns-shim/userns-shim/internal/kernel"
+	"github.com/userns-shim/userns-shim/internal/version"
+	"github.com/userns-shim/userns-shim/pkg/cri"
+	"github.com/userns-shim/userns-shim/pkg/engine"
+	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+)
+
+// node tells what this machine can do. It is the cri.Node of the daemon.
+type node struct {
+	cfg     config.Config
+	kernel  *kernel.Prober
+	engine  *engine.Engine
+	network *network.Network
+}
+
+var _ cri.Node = (*node)(nil)
+
+// RuntimeReady asks containerd.
+func (n *node) RuntimeReady(ctx context.Context) error { return n.engine.Ready(ctx) }
+
+// NetworkReady asks the CNI configuration.
+func (n *node) NetworkReady(ctx context.Context) error { return n.network.Status(ctx) }
+
+// SystemdCgroup decides "auto": systemd where it runs the host on cgroup v2.
+func (n *node) SystemdCgroup() bool {
+	if n.cfg.CgroupDriver != config.CgroupDriverAuto {
+		return n.cfg.CgroupDriver == config.CgroupDriverSystemd
+	}
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil && n.kernel.CgroupMode() == kernel.CgroupUnified
+}
+
+// Handlers are the configured handlers and "", which stands for the default one.
+func (n *node) Handlers(ctx context.Context) ([]cri.Handler, error) {
+	out := make([]cri.Handler, 0, len(n.cfg.RuntimeHandlers)+1)
+	for name, h := range n.cfg.RuntimeHandlers {
+		handler, err := n.handler(ctx, name, h)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, handler)
+		if name == n.cfg.DefaultRuntimeHandler {
+			handler.Name = ""
+			out = append(out, handler)
+		}
+	}
+	return out, nil
+}
+
+func (n *node) handler(ctx context.Context, name string, h config.RuntimeHandler) (cri.Handler, error) {
+	features, err := n.engine.RuntimeFeatures(ctx, h.Runtime, h.BinaryName)
+	if err != nil {
+		return cri.Handler{}, fmt.Errorf("runtime handler %s: %w", name, err)
+	}
+	reason := n.noUserNamespaces(ctx, h, features)
+	return cri.Handler{
+		Name:                    name,
+		UserNamespaces:          reason == nil,
+		RecursiveReadOnlyMounts: features.RecursiveROMount,
+		NoUserNamespaces:        reason,
+	}, nil
+}
+
+// noUserNamespaces is why a handler cannot give pods user namespaces: any of kernel, OCI runtime
+// and the snapshotter's filesystem can be the reason. Kubelet refuses hostUsers: false then.
+func (n *node) noUserNamespaces(ctx context.Context, h config.RuntimeHandler, features engine.RuntimeFeatures) error {
+	if h.UserNamespaces == config.UserNamespacesNever {
+		return fmt.Errorf("the configuration says userNamespaces: never")
+	}
+	if !features.IDMappedMounts {
+		return fmt.Errorf("%s does not support idmapped mounts; runc does from 1.2, crun from 1.9", h.BinaryName)
+	}
+	for _, probe := range []func() error{n.kernel.UserNamespaces, n.kernel.TmpfsIDMapped} {
+		if err := probe(); err != nil {
+			return err
+		}
+	}
+	snapshotter := h.Snapshotter
+	if snapshotter == "" {
+		snapshotter = n.cfg.Containerd.Snapshotter
+	}
+	usage, err := n.engine.FSUsage(ctx, snapshotter)
+	if err != nil {
+		return fmt.Errorf("find the filesystem of snapshotter %s: %w", snapshotter, err)
+	}
+	if snapshotter == "overlayfs" {
+		return n.kernel.OverlayLayersIDMapped(usage.Mountpoint)
+	}
+	return n.kernel.IDMapped(usage.Mountpoint)
+}
+
+// Details is for crictl info.
+func (n *node) Details(ctx context.Context) any {
+	reasons := map[string]string{}
+	for name, h := range n.cfg.RuntimeHandlers {
+		handler, err := n.handler(ctx, name, h)
+		if err == nil {
+			err = handler.NoUserNamespaces
+		}
+		if err != nil {
+			reasons[name] = err.Error()
+		}
+	}
+	return map[string]any{
+		"version":                  version.Version,
+		"config":                   n.cfg,
+		"userNamespacesMissingFor": reasons,
+	}
+}
+
+// host is what specifications depend on, read once at the start.
+func (n *node) host(ctx context.Context) (ocispec.Host, error) {
+	unified := n.kernel.CgroupMode() == kernel.CgroupUnified
+	caps, err := ownCapabilities()
+	if err != nil {
+		return ocispec.Host{}, err
+	}
+	score, err := ownOOMScoreAdj()
+	if err != nil {
+		return ocispec.Host{}, err
+	}
+	return ocispec.Host{
+		CgroupV2:            unified,
+		Swap:                accountsSwap(unified),
+		Hugetlb:             hasHugetlb(unified),
+		Seccomp:             hasSeccomp(),
+		ReadProfile:         os.ReadFile,
+		RecursiveReadOnly:   true,
+		Capabilities:        caps,
+		RestrictOOMScoreAdj: n.cfg.RestrictOOMScoreAdj,
+		OOMScoreAdj:         score,
+	}, nil
+}
+
+func ownCapabilities() ([]string, error) {
+	caps, err := capability.NewPid2(0)
+	if err != nil {
+		return nil, fmt.Errorf("read own capabilities: %w", err)
+	}
+	if err := caps.Load(); err != nil {
+		return nil, fmt.Errorf("read own capabilities: %w", err)
+	}
+	var out []string
+	for _, c := range capability.ListSupported() {
+		if caps.Get(capability.PERMITTED, c) {
+			out = append(out, "CAP_"+strings.ToUpper(c.String()))
+		}
+	}
+	return out, nil
+}
+
+func ownOOMScoreAdj() (int, error) {
+	data, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0, fmt.Errorf("read own oom_score_adj: %w", err)
+	}
+	return strconv.Atoi(strings.TrimSpace(string(data)))
+}
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// accountsSwap says whether the memory controller limits swap too. On cgroup v2 the root has
+// no such file, so a group below it is asked.
+func accountsSwap(unified bool) bool {
+	if !unified {
+		_, err := os.Stat(filepath.Join(cgroupRoot, "memory", "memory.memsw.limit_in_bytes"))
+		return err == nil
+	}
+	found, err := filepath.Glob(filepath.Join(cgroupRoot, "*", "memory.swap.max"))
+	return err == nil && len(found) > 0
+}
+
+func hasHugetlb(unified bool) bool {
+	if !unified {
+		_, err := os.Stat(filepath.Join(cgroupRoot, "hugetlb"))
+		return err == nil
+	}
+	controllers, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	return err == nil && strings.Contains(" "+strings.TrimSpace(string(controllers))+" ", " hugetlb ")
+}
+
+func hasSeccomp() bool {
+	_, err := os.Stat("/proc/sys/kernel/seccomp/actions_avail")
+	return err == nil
+}

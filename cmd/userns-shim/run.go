@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/cri"
+)
+
+// recoverRetry is the pause before containerd is asked again at the start.
+const recoverRetry = time.Second
+
+// run recovers what an earlier run left, and serves until ctx ends. It closes the daemon.
+func (d *daemon) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.recover(ctx); err != nil {
+		return err
+	}
+	listener, err := listenUnix(d.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(cri.ServerOptions(klog.FromContext(ctx), func(string, codes.Code, time.Duration) {})...)
+	cri.Register(server, d.services)
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		<-gctx.Done()
+		stopGracefully(server)
+		return nil
+	})
+	group.Go(func() error { return server.Serve(listener) })
+	group.Go(func() error {
+		err := d.engine.WatchOOM(gctx, d.containers.NoteOOM)
+		if gctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	klog.FromContext(ctx).Info("Serving CRI", "address", d.cfg.Listen)
+	return group.Wait()
+}
+
+// stopGrace is how long calls that are under way may take to end.
+const stopGrace = 10 * time.Second
+
+func stopGracefully(server *grpc.Server) {
+	timer := time.AfterFunc(stopGrace, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
+}
+
+// recover reconciles the records with the node before the socket answers. While containerd
+// does not answer it waits: nothing can be said about containers without it. A sandbox or
+// container that cannot be recovered is logged, and left to its removal.
+func (d *daemon) recover(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	if err := d.sandboxes.Recover(ctx); err != nil {
+		logger.Error(err, "Recovery of pod sandboxes")
+	}
+	for {
+		err := d.containers.Recover(ctx, d.sandboxes.Get)
+		if !errors.Is(err, errdefs.ErrUnavailable) {
+			if err != nil {
+				logger.Error(err, "Recovery of containers")
+			}
+			return nil
+		}
+		logger.Info("Waiting for containerd", "address", d.cfg.Containerd.Address, "reason", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(recoverRetry):
+		}
+	}
+}
+
+// listenUnix takes over a socket that nobody serves any more.
+func listenUnix(address string) (net.Listener, error) {
+	path := strings.TrimPrefix(address, "unix://")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make directory of CRI socket: %w", err)
+	}
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: another process serves it", path), conn.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale CRI socket: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}

@@ -1,0 +1,249 @@
+package container
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/mounts"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/userdb"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// cleanupTimeout bounds the removal of a container that could not be made.
+const cleanupTimeout = 30 * time.Second
+
+// defaultStopSignal is for images that name none.
+const defaultStopSignal = "SIGTERM"
+
+// Create makes a container in a ready sandbox and returns its id. Nothing runs yet. The same
+// name again is ErrExists, unless the spec is the same too and the container has not started.
+func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (string, error) {
+	if sb.Phase != sandbox.PhaseReady {
+		return "", fmt.Errorf("create container %s: sandbox %s: %w", spec.Metadata.Name, sb.ID, sandbox.ErrNotReady)
+	}
+	if err := checkMapping(sb, spec); err != nil {
+		return "", err
+	}
+	handler, err := m.handler(sb)
+	if err != nil {
+		return "", err
+	}
+	image, err := m.opts.Images.ResolveImage(ctx, spec.Image, handler.Snapshotter)
+	if err != nil {
+		return "", fmt.Errorf("create container %s: %w", spec.Metadata.Name, err)
+	}
+	rec := m.newRecord(sb, spec, image, handler)
+	holder, err := m.reserve(rec)
+	if err != nil || holder != "" {
+		return holder, err
+	}
+	m.locks.Lock(rec.ID)
+	defer m.unlock(rec.ID)
+	err = m.make(ctx, &build{sb: sb, rec: rec, image: image, handler: handler})
+	if err == nil {
+		return rec.ID, nil
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	return "", errors.Join(fmt.Errorf("create container %s: %w", spec.Metadata.Name, err), m.remove(clean, rec))
+}
+
+// unlock drops a lock that this goroutine holds, for which the library has no error.
+func (m *Manager) unlock(id string) { _ = m.locks.Unlock(id) }
+
+func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler Handler) Record {
+	rec := Record{
+		ID:          newID(),
+		SandboxID:   sb.ID,
+		Spec:        spec,
+		ImageID:     image.ID,
+		ImageRef:    image.Ref,
+		Snapshotter: handler.Snapshotter,
+		StopSignal:  cmp.Or(spec.StopSignal, image.Config.StopSignal, defaultStopSignal),
+		State:       StateCreating,
+		CreatedAt:   m.opts.Clock.Now(),
+	}
+	if sb.Spec.LogDirectory != "" && spec.LogPath != "" {
+		rec.LogPath = filepath.Join(sb.Spec.LogDirectory, spec.LogPath)
+	}
+	return rec
+}
+
+// checkMapping holds a container's mapping against the one that was requested for its sandbox,
+// or against the effective one where the client left the choice to the runtime.
+func checkMapping(sb sandbox.Record, spec Spec) error {
+	got := spec.Namespaces.Requested
+	if got == nil {
+		return nil
+	}
+	want := sb.Mapping()
+	if user := sb.Spec.Namespaces.User; user != nil && user.Requested != nil {
+		want = user.Requested
+	}
+	if want == nil {
+		return fmt.Errorf("%w: it has a user namespace mapping and its sandbox %s uses the host's user namespace", ErrInvalid, sb.ID)
+	}
+	if *got != *want {
+		return fmt.Errorf("%w: its user namespace maps host ids %d:%d, and that of its sandbox %s %d:%d",
+			ErrInvalid, got.HostID, got.Length, sb.ID, want.HostID, want.Length)
+	}
+	return nil
+}
+
+// reserve commits the name with the record of a container to be. It returns the id of a
+// container that was created from the same request before.
+func (m *Manager) reserve(rec Record) (holder string, err error) {
+	key := nameKey(rec)
+	err = m.opts.DB.Update(func(tx *state.Tx) error {
+		id, err := m.names.Get(tx, key)
+		if errors.Is(err, state.ErrNotFound) {
+			return errors.Join(m.names.Put(tx, key, rec.ID), m.table.Put(tx, rec.ID, rec))
+		}
+		if err != nil {
+			return err
+		}
+		other, err := m.table.Get(tx, id)
+		if err != nil {
+			return err
+		}
+		if other.State == StateCreated && jsonEqual(other.Spec, rec.Spec) {
+			holder = id
+			return nil
+		}
+		return fmt.Errorf("%w: %s attempt %d belongs to container %s (%s)",
+			ErrExists, rec.Spec.Metadata.Name, rec.Spec.Metadata.Attempt, id, other.State)
+	})
+	if err != nil {
+		return "", fmt.Errorf("reserve container name: %w", err)
+	}
+	if holder == "" {
+		m.publish(rec)
+	}
+	return holder, nil
+}
+
+// nameKey is unique because a sandbox id has a fixed length and pkg/cri allows no slash in names.
+func nameKey(rec Record) string {
+	md := rec.Spec.Metadata
+	return strings.Join([]string{rec.SandboxID, md.Name, strconv.FormatUint(uint64(md.Attempt), 10)}, "/")
+}
+
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+// jsonEqual compares two values by what would be recorded of them.
+func jsonEqual(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// build is what the steps of one creation share.
+type build struct {
+	sb      sandbox.Record
+	rec     Record
+	image   Image
+	handler Handler
+}
+
+// make takes a reserved container to StateCreated. What it leaves behind on an error is
+// removed by its caller.
+func (m *Manager) make(ctx context.Context, b *build) error {
+	paths := m.Paths(b.rec.ID)
+	// 0711: the pod's root is not the host's and has to reach its root filesystem.
+	if err := os.MkdirAll(paths.Rootfs, 0o711); err != nil {
+		return fmt.Errorf("make container directory: %w", err)
+	}
+	snapshot, err := m.opts.Snapshots.PrepareSnapshot(ctx, SnapshotRequest{
+		Snapshotter: b.handler.Snapshotter,
+		Key:         b.rec.ID,
+		ImageID:     b.image.ID,
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.opts.Rootfs.Mount(ctx, mountRequest(b.sb, snapshot, paths.Rootfs)); err != nil {
+		return fmt.Errorf("mount root filesystem: %w", err)
+	}
+	b.rec.User, err = ocispec.ResolveUser(userdb.RootOpener(paths.Rootfs), b.image.Config.User, b.rec.Spec.Security.User)
+	if err != nil {
+		return err
+	}
+	if err := m.record(ctx, b); err != nil {
+		return err
+	}
+	b.rec.State = StateCreated
+	if err := m.save(b.rec); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Container created", "container", b.rec.ID, "sandbox", b.sb.ID, "name", b.rec.Spec.Metadata.Name)
+	return nil
+}
+
+func mountRequest(sb sandbox.Record, snapshot []mounts.Mount, target string) mounts.Request {
+	req := mounts.Request{Pod: sb.ID, UserNS: sb.Pins.User, Mounts: snapshot, Target: target}
+	if sb.Range != nil {
+		req.Mapping = mounts.Mapping{HostID: sb.Range.Start, Length: sb.Range.Length}
+	}
+	return req
+}
+
+// record builds the OCI specification and stores it with containerd.
+func (m *Manager) record(ctx context.Context, b *build) error {
+	spec, err := m.specification(ctx, b)
+	if err != nil {
+		return err
+	}
+	return m.opts.Records.CreateRecord(ctx, EngineRecord{
+		ID:            b.rec.ID,
+		Image:         b.image.Name,
+		Snapshotter:   b.handler.Snapshotter,
+		SnapshotKey:   b.rec.ID,
+		Runtime:       b.handler.Runtime,
+		BinaryName:    b.handler.BinaryName,
+		SystemdCgroup: m.opts.SystemdCgroup,
+		Labels:        labels(b),
+		Spec:          spec,
+	})
+}
+
+// The labels that tools of a node read.
+const (
+	labelKind          = "io.cri-containerd.kind"
+	labelPodName       = "io.kubernetes.pod.name"
+	labelPodNamespace  = "io.kubernetes.pod.namespace"
+	labelPodUID        = "io.kubernetes.pod.uid"
+	labelContainerName = "io.kubernetes.container.name"
+)
+
+func labels(b *build) map[string]string {
+	out := map[string]string{}
+	for k, v := range b.rec.Spec.Labels {
+		out[k] = v
+	}
+	md := b.sb.Spec.Metadata
+	out[labelKind] = "container"
+	out[labelPodName] = md.Name
+	out[labelPodNamespace] = md.Namespace
+	out[labelPodUID] = md.UID
+	out[labelContainerName] = b.rec.Spec.Metadata.Name
+	return out
+}

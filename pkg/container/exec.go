@@ -1,0 +1,112 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/stream"
+)
+
+// Output is what ExecSync's command wrote and returned. Each stream is cut at 16 MiB.
+type Output struct {
+	Stdout, Stderr []byte
+	ExitCode       int32
+}
+
+// execDrainTimeout is drainTimeout for a command whose children hold its output open.
+const execDrainTimeout = 2 * time.Second
+
+// ExecSync runs a command in a running container and waits for it. After timeout, where it is
+// not zero, the command is killed and the error wraps context.DeadlineExceeded.
+func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (Output, error) {
+	rec, err := m.Get(id)
+	if err != nil {
+		return Output{}, err
+	}
+	if rec.State != StateRunning {
+		return Output{}, fmt.Errorf("exec in container %s: %w: it is %s", rec.ID, ErrState, rec.State)
+	}
+	execID := newID()
+	capture, err := stream.OpenCapture(ctx, stream.CaptureOptions{Dir: m.Paths(rec.ID).IO, ID: execID})
+	if err != nil {
+		return Output{}, err
+	}
+	clean := context.WithoutCancel(ctx)
+	exit, err := m.runExec(ctx, rec, execID, capture, cmd, timeout)
+	drain, cancel := context.WithTimeout(clean, execDrainTimeout)
+	defer cancel()
+	if err == nil {
+		// A child that was left in the background is no error: what came so far is the answer.
+		if drainErr := capture.Drain(drain); !errors.Is(drainErr, stream.ErrNotDrained) {
+			err = drainErr
+		}
+	}
+	out := capture.Output()
+	if err = errors.Join(err, capture.Close(clean)); err != nil {
+		return Output{}, fmt.Errorf("exec in container %s: %w", rec.ID, err)
+	}
+	return Output{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: int32(exit.Code)}, nil
+}
+
+func (m *Manager) runExec(ctx context.Context, rec Record, execID string, capture *stream.Capture, cmd []string, timeout time.Duration) (Exit, error) {
+	spec, err := m.opts.Records.RecordSpec(ctx, rec.ID)
+	if err != nil {
+		return Exit{}, err
+	}
+	process, err := ocispec.BuildExec(spec.Process, ocispec.Exec{Args: cmd})
+	if err != nil {
+		return Exit{}, err
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("command timed out after %s: %w", timeout, context.DeadlineExceeded))
+		defer cancel()
+	}
+	paths := capture.Paths()
+	_, err = m.opts.Execs.StartExec(ctx, ExecRequest{
+		ContainerID: rec.ID,
+		ExecID:      execID,
+		Process:     process,
+		Stdio:       Stdio{Stdout: paths.Stdout, Stderr: paths.Stderr},
+	})
+	if err != nil {
+		return Exit{}, err
+	}
+	exit, err := m.opts.Execs.WaitExec(ctx, rec.ID, execID)
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return Exit{}, errors.Join(err, m.abandonExec(clean, rec.ID, execID))
+	}
+	return exit, ignoreNotFound(m.opts.Execs.DeleteExec(clean, rec.ID, execID))
+}
+
+// abandonExec kills a command that nobody waits for any longer.
+func (m *Manager) abandonExec(ctx context.Context, id, execID string) error {
+	if err := ignoreNotFound(m.opts.Execs.KillExec(ctx, id, execID, killSignal)); err != nil {
+		return err
+	}
+	if _, err := m.opts.Execs.WaitExec(ctx, id, execID); ignoreNotFound(err) != nil {
+		return err
+	}
+	return ignoreNotFound(m.opts.Execs.DeleteExec(ctx, id, execID))
+}
+
+// ReopenLog goes on in a new log file, after the old one was renamed.
+func (m *Manager) ReopenLog(ctx context.Context, id string) error {
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	p := m.process(rec.ID)
+	if p == nil {
+		return fmt.Errorf("reopen log of container %s: %w: it is %s", rec.ID, ErrState, rec.State)
+	}
+	return p.io.Reopen(ctx)
+}

@@ -1,0 +1,102 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// drainTimeout bounds how long a process that has exited is waited for to end its output: a
+// child that it left behind can hold it open.
+const drainTimeout = 10 * time.Second
+
+// watch waits for the task's exit in a goroutine that Close waits for.
+func (m *Manager) watch(rec Record, p *process) {
+	m.watchers.Go(func() {
+		exit, err := m.opts.Tasks.WaitTask(m.life, rec.ID)
+		if m.life.Err() != nil {
+			// The daemon ends and the container runs on.
+			_ = p.io.Close(context.WithoutCancel(m.life))
+			return
+		}
+		if err != nil {
+			klog.FromContext(m.life).Error(err, "Exit code of container is lost", "container", rec.ID)
+			exit = Exit{Code: unknownExitCode, At: m.opts.Clock.Now()}
+		}
+		m.exited(m.life, rec.ID, p, exit)
+	})
+}
+
+// unknownExitCode stands for an exit that nobody saw.
+const unknownExitCode = 255
+
+// exited takes the process's resources away and records its exit, in this order: who sees the
+// container exited finds its log complete. The record comes last and in any case; what could
+// not be taken away now, Remove takes away.
+func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) {
+	logger := klog.FromContext(ctx).WithValues("container", id)
+	drain, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := p.io.Drain(drain); err != nil {
+		logger.Info("Output of container goes on after its exit and is cut", "reason", err)
+	}
+	rec, err := m.Get(id)
+	if err != nil {
+		logger.Error(err, "Exit of an unknown container")
+		return
+	}
+	if err := errors.Join(p.io.Close(ctx), m.releaseRuntime(ctx, rec)); err != nil {
+		logger.Error(err, "Cleanup after container")
+	}
+	rec.State, rec.PID = StateExited, 0
+	rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
+	rec.Reason = m.reason(id, exit)
+	if err := m.save(rec); err != nil {
+		logger.Error(err, "Record exit of container")
+	}
+	m.untrack(id, p)
+	logger.V(2).Info("Container exited", "exitCode", exit.Code, "reason", rec.Reason)
+}
+
+func (m *Manager) reason(id string, exit Exit) string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	switch {
+	case m.oom[id]:
+		return ReasonOOMKilled
+	case exit.Code == 0:
+		return ReasonCompleted
+	}
+	return ReasonError
+}
+
+// NoteOOM records that the kernel killed a process of the container for lack of memory.
+func (m *Manager) NoteOOM(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.records[id]; ok {
+		m.oom[id] = true
+	}
+}
+
+// releaseRuntime takes away the task and the mounted root filesystem, both idempotently.
+func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
+	_, err := m.opts.Tasks.DeleteTask(ctx, rec.SandboxID, rec.ID)
+	if isNotFound(err) {
+		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("delete task: %w", err)
+	}
+	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, m.Paths(rec.ID).Rootfs))
+}
+
+// process returns the running process of a container, nil when it does not run.
+func (m *Manager) process(id string) *process {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.running[id]
+}

@@ -1,0 +1,220 @@
+// Package container keeps the life of containers: it turns a spec, an image and a sandbox into
+// a mounted root filesystem, an OCI specification and a containerd task, watches the task, and
+// takes everything away again. It makes no namespaces and holds no ids: those are the
+// sandbox's. containerd is behind the interfaces of ports.go.
+package container
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moby/locker"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/userns-shim/userns-shim/pkg/mounts"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// Sentinels that callers turn into answers.
+var (
+	// ErrNotFound means that no container has the id.
+	ErrNotFound = errors.New("container not found")
+	// ErrExists means that the name is taken in the sandbox.
+	ErrExists = errors.New("container name is taken")
+	// ErrAmbiguous means that several containers share the id prefix.
+	ErrAmbiguous = errors.New("container id prefix is ambiguous")
+	// ErrState means that the container is in a state that does not allow the operation.
+	ErrState = errors.New("container is in the wrong state")
+	// ErrInvalid means that the spec cannot be met in its sandbox.
+	ErrInvalid = errors.New("invalid container")
+	// ErrUnsupported means that this node or this sandbox cannot do what the spec asks for.
+	ErrUnsupported = errors.New("not supported")
+)
+
+// Rootfs mounts root filesystems; *mounts.Mounter is one.
+type Rootfs interface {
+	Mount(ctx context.Context, req mounts.Request) error
+	Unmount(ctx context.Context, target string) error
+	CheckIDMappable(ctx context.Context, check mounts.Check) error
+	Forget(pod string)
+}
+
+// Handler is how one runtime handler runs containers.
+type Handler struct {
+	Runtime     string // containerd's name of the shim
+	BinaryName  string // OCI runtime
+	Snapshotter string
+}
+
+// Options are what a Manager needs; all fields are required unless they say otherwise.
+type Options struct {
+	DB        *state.DB
+	Images    Images
+	Snapshots Snapshots
+	Records   Records
+	Tasks     Tasks
+	Inspector TaskInspector
+	Execs     Execs
+	Rootfs    Rootfs
+	Clock     clock.PassiveClock
+	Logger    klog.Logger
+
+	StateDir string
+	// Handlers are the runtime handlers by name; DefaultHandler serves sandboxes that name none.
+	Handlers       map[string]Handler
+	DefaultHandler string
+	// Host is what specifications depend on beside the container.
+	Host          ocispec.Host
+	SystemdCgroup bool
+	// MaxLogLine splits longer lines of output, in bytes.
+	MaxLogLine int
+}
+
+// Manager owns the containers of a node.
+type Manager struct {
+	opts  Options
+	table state.Bucket[Record]
+	names state.Bucket[string]
+	locks *locker.Locker // by container id: create, start, remove
+
+	// life is that of the goroutines that watch tasks; Close ends it and waits for them.
+	life     context.Context
+	end      context.CancelFunc
+	watchers sync.WaitGroup
+
+	mu      sync.RWMutex
+	records map[string]Record
+	running map[string]*process
+	oom     map[string]bool
+}
+
+// New loads the recorded containers. Call Recover before serving and Close at the end.
+func New(opts Options) (*Manager, error) {
+	m := &Manager{
+		opts:    opts,
+		table:   state.NewBucket[Record]("containers"),
+		names:   state.NewBucket[string]("container-names"),
+		locks:   locker.New(),
+		records: map[string]Record{},
+		running: map[string]*process{},
+		oom:     map[string]bool{},
+	}
+	m.life, m.end = context.WithCancel(klog.NewContext(context.Background(), opts.Logger))
+	err := opts.DB.View(func(tx *state.Tx) error {
+		return m.table.ForEach(tx, func(id string, rec Record) error {
+			m.records[id] = rec
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load containers: %w", err)
+	}
+	return m, nil
+}
+
+// Close stops watching; containers run on, and their output waits in the FIFOs.
+func (m *Manager) Close() {
+	m.end()
+	m.watchers.Wait()
+}
+
+// Paths are where a container keeps its files.
+type Paths struct {
+	Dir    string // everything below belongs to the container
+	Rootfs string
+	IO     string // FIFOs
+}
+
+// Paths derives them from the state directory and the container's id.
+func (m *Manager) Paths(id string) Paths {
+	dir := filepath.Join(m.opts.StateDir, "containers", id)
+	return Paths{Dir: dir, Rootfs: filepath.Join(dir, "rootfs"), IO: filepath.Join(dir, "io")}
+}
+
+// Get finds a container by its id or a unique prefix of it. Containers that are still being
+// made are not found.
+func (m *Manager) Get(id string) (Record, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if rec, ok := m.records[id]; ok && rec.State != StateCreating {
+		return rec, nil
+	}
+	var found []Record
+	for key, rec := range m.records {
+		if id != "" && strings.HasPrefix(key, id) && rec.State != StateCreating {
+			found = append(found, rec)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Record{}, fmt.Errorf("%w: %q", ErrNotFound, id)
+	case 1:
+		return found[0], nil
+	}
+	return Record{}, fmt.Errorf("%w: %q names %d", ErrAmbiguous, id, len(found))
+}
+
+// List returns all containers that clients can see, the oldest first.
+func (m *Manager) List() []Record {
+	recs := slices.DeleteFunc(m.all(), func(r Record) bool { return r.State == StateCreating })
+	slices.SortFunc(recs, func(a, b Record) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
+	})
+	return recs
+}
+
+// all returns every record, those in StateCreating included.
+func (m *Manager) all() []Record {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Values(m.records))
+}
+
+// of returns every record of a sandbox.
+func (m *Manager) of(sandboxID string) []Record {
+	return slices.DeleteFunc(m.all(), func(r Record) bool { return r.SandboxID != sandboxID })
+}
+
+// save commits the record and then shows it to readers.
+func (m *Manager) save(rec Record) error {
+	err := m.opts.DB.Update(func(tx *state.Tx) error {
+		return m.table.Put(tx, rec.ID, rec)
+	})
+	if err != nil {
+		return fmt.Errorf("record container %s: %w", rec.ID, err)
+	}
+	m.publish(rec)
+	return nil
+}
+
+func (m *Manager) publish(rec Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.records[rec.ID] = rec
+}
+
+func (m *Manager) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.records, id)
+	delete(m.oom, id)
+}
+
+func (m *Manager) handler(sb sandbox.Record) (Handler, error) {
+	name := cmp.Or(sb.Spec.RuntimeHandler, m.opts.DefaultHandler)
+	h, ok := m.opts.Handlers[name]
+	if !ok {
+		return Handler{}, fmt.Errorf("%w: runtime handler %q of sandbox %s is not configured", ErrUnsupported, name, sb.ID)
+	}
+	return h, nil
+}

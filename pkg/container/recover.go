@@ -1,0 +1,93 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+)
+
+// Recover brings the records in line with containerd before anything is served: what was half
+// made is removed, tasks that run are watched again, and exits that nobody saw are recorded.
+// sandboxes returns the sandbox of a container. It goes on after an error, which names the
+// container; an error that wraps errdefs.ErrUnavailable means that containerd does not answer
+// and that Recover has to be called again.
+func (m *Manager) Recover(ctx context.Context, sandboxes func(id string) (sandbox.Record, error)) error {
+	tasks, err := m.opts.Inspector.ListTasks(ctx)
+	if err != nil {
+		return fmt.Errorf("recover containers: %w", err)
+	}
+	var errs []error
+	for _, rec := range m.all() {
+		if err := m.recover(ctx, rec, tasks, sandboxes); err != nil {
+			errs = append(errs, fmt.Errorf("recover container %s: %w", rec.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]TaskState, sandboxes func(string) (sandbox.Record, error)) error {
+	m.locks.Lock(rec.ID)
+	defer m.unlock(rec.ID)
+	task, found := tasks[rec.ID]
+	switch rec.State {
+	case StateCreating:
+		return m.remove(ctx, rec)
+	case StateCreated:
+		// A task without a record of its start belongs to a Start that did not come to its end.
+		if found {
+			return m.startFailed(ctx, rec, errors.New("userns-shim ended while the container started"))
+		}
+		return m.recoverCreated(ctx, rec, sandboxes)
+	case StateRunning:
+		if !found {
+			return m.lost(ctx, rec)
+		}
+		return m.rewatch(ctx, rec, task, sandboxes)
+	case StateExited, StateUnknown:
+		return m.releaseRuntime(ctx, rec)
+	}
+	return fmt.Errorf("record has the unknown state %q", rec.State)
+}
+
+// recoverCreated ends a container whose sandbox did not survive: it can never start.
+func (m *Manager) recoverCreated(ctx context.Context, rec Record, sandboxes func(string) (sandbox.Record, error)) error {
+	sb, err := sandboxes(rec.SandboxID)
+	if err == nil && sb.Phase == sandbox.PhaseReady {
+		return nil
+	}
+	return m.lost(ctx, rec)
+}
+
+// rewatch goes on where the last run of the daemon ended. A task that has stopped meanwhile goes
+// the same way: its exit is waiting in containerd.
+func (m *Manager) rewatch(ctx context.Context, rec Record, task TaskState, sandboxes func(string) (sandbox.Record, error)) error {
+	sb, err := sandboxes(rec.SandboxID)
+	if err != nil {
+		return err
+	}
+	io, err := m.openIO(ctx, sb, rec)
+	if err != nil {
+		return err
+	}
+	rec.PID = task.PID
+	m.publish(rec)
+	m.watch(rec, m.track(rec.ID, io))
+	klog.FromContext(ctx).V(2).Info("Container watched again", "container", rec.ID, "pid", rec.PID, "status", task.Status)
+	return nil
+}
+
+// lost records the end of a container whose task is gone, as after a reboot.
+func (m *Manager) lost(ctx context.Context, rec Record) error {
+	rec.State, rec.PID = StateExited, 0
+	rec.ExitCode, rec.Reason = unknownExitCode, ReasonUnknown
+	rec.FinishedAt = m.opts.Clock.Now()
+	if rec.StartedAt.IsZero() {
+		rec.StartedAt = time.Unix(0, 0)
+	}
+	return errors.Join(m.releaseRuntime(ctx, rec), m.save(rec))
+}

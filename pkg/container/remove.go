@@ -1,0 +1,107 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/state"
+	"github.com/userns-shim/userns-shim/pkg/stream"
+)
+
+// Remove kills a container that runs and takes everything of it away. It is idempotent: what
+// an earlier attempt has removed is done.
+func (m *Manager) Remove(ctx context.Context, id string) error {
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	m.locks.Lock(rec.ID)
+	defer m.unlock(rec.ID)
+	if rec, err = m.Get(rec.ID); errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.remove(ctx, rec)
+}
+
+// remove runs every stage despite the errors of earlier ones; the record goes last, and only
+// when nothing is left that it would be needed for.
+func (m *Manager) remove(ctx context.Context, rec Record) error {
+	if p := m.process(rec.ID); p != nil {
+		if err := m.forceStop(ctx, rec, p); err != nil {
+			return err
+		}
+	}
+	paths := m.Paths(rec.ID)
+	err := errors.Join(
+		m.releaseRuntime(ctx, rec),
+		ignoreNotFound(m.opts.Records.DeleteRecord(ctx, rec.ID)),
+		ignoreNotFound(m.opts.Snapshots.RemoveSnapshot(ctx, rec.Snapshotter, rec.ID)),
+		stream.RemoveFIFOs(paths.IO, rec.ID),
+		removeDirs(paths),
+	)
+	if err != nil {
+		return fmt.Errorf("remove container %s: %w", rec.ID, err)
+	}
+	err = m.opts.DB.Update(func(tx *state.Tx) error {
+		return errors.Join(m.releaseName(tx, rec), m.table.Delete(tx, rec.ID))
+	})
+	if err != nil {
+		return fmt.Errorf("forget container %s: %w", rec.ID, err)
+	}
+	m.forget(rec.ID)
+	klog.FromContext(ctx).V(2).Info("Container removed", "container", rec.ID)
+	return nil
+}
+
+// releaseName frees the name if it is still rec's.
+func (m *Manager) releaseName(tx *state.Tx, rec Record) error {
+	key := nameKey(rec)
+	id, err := m.names.Get(tx, key)
+	if errors.Is(err, state.ErrNotFound) || err == nil && id != rec.ID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.names.Delete(tx, key)
+}
+
+// RemoveAll removes every container of a sandbox, side by side.
+func (m *Manager) RemoveAll(ctx context.Context, sandboxID string) error {
+	var group errgroup.Group
+	for _, rec := range m.of(sandboxID) {
+		group.Go(func() error {
+			m.locks.Lock(rec.ID)
+			defer m.unlock(rec.ID)
+			return m.remove(ctx, rec)
+		})
+	}
+	return group.Wait()
+}
+
+func ignoreNotFound(err error) error {
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// removeDirs removes names one by one: a recursive removal would descend into a mount.
+func removeDirs(p Paths) error {
+	var errs []error
+	for _, path := range []string{p.Rootfs, p.IO, p.Dir} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,189 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/userns-shim/userns-shim/pkg/mounts"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/hostdev"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+)
+
+// specification resolves what the spec leaves to the host, and builds the OCI specification.
+func (m *Manager) specification(ctx context.Context, b *build) (*specs.Spec, error) {
+	cgroup, err := ocispec.CgroupsPath(m.cgroupDriver(), b.sb.Spec.CgroupParent, b.rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := hostDevices(b.rec.Spec)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := m.volumes(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := namespacesOf(b)
+	if err != nil {
+		return nil, err
+	}
+	spec, md := b.rec.Spec, b.sb.Spec.Metadata
+	return ocispec.Build(ocispec.Container{
+		ID: b.rec.ID,
+		Identity: ocispec.Identity{
+			SandboxID:        b.sb.ID,
+			SandboxName:      md.Name,
+			SandboxNamespace: md.Namespace,
+			SandboxUID:       md.UID,
+			ContainerName:    spec.Metadata.Name,
+			ImageName:        spec.Image,
+		},
+		RootPath: m.Paths(b.rec.ID).Rootfs,
+		Process: ocispec.Process{
+			Image:      b.image.Config,
+			Command:    spec.Command,
+			Args:       spec.Args,
+			WorkingDir: spec.WorkingDir,
+			Env:        spec.Env,
+			TTY:        spec.TTY,
+			Hostname:   hostname(b.sb),
+		},
+		User:        b.rec.User,
+		Namespaces:  namespaces,
+		Mapping:     b.sb.Mapping(),
+		Security:    spec.Security,
+		Resources:   spec.Resources,
+		CgroupsPath: cgroup,
+		Files:       m.podFiles(b.sb),
+		Mounts:      volumes,
+		Devices:     devices,
+		Annotations: spec.Annotations,
+		Host:        m.opts.Host,
+	})
+}
+
+func (m *Manager) cgroupDriver() ocispec.CgroupDriver {
+	if m.opts.SystemdCgroup {
+		return ocispec.CgroupDriverSystemd
+	}
+	return ocispec.CgroupDriverCgroupfs
+}
+
+// hostname is for $HOSTNAME; the UTS namespace has it already.
+func hostname(sb sandbox.Record) string {
+	if sb.Spec.Hostname != "" {
+		return sb.Spec.Hostname
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// hostDevices are those asked for, and for a privileged container all others of the host.
+func hostDevices(spec Spec) ([]ocispec.HostDevice, error) {
+	var out []ocispec.HostDevice
+	for _, d := range spec.Devices {
+		resolved, err := hostdev.Resolve(d)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, resolved...)
+	}
+	if !spec.Security.Privileged {
+		return out, nil
+	}
+	all, err := hostdev.All()
+	if err != nil {
+		return nil, err
+	}
+	return append(out, all...), nil
+}
+
+// namespacesOf joins what the sandbox pinned. Containers that share the pod's PID namespace
+// need the sandbox to have one.
+func namespacesOf(b *build) (ocispec.Namespaces, error) {
+	pins := b.sb.Pins
+	out := ocispec.Namespaces{
+		User:    pins.User,
+		Network: pinnedOrHost(pins.Network),
+		IPC:     pinnedOrHost(pins.IPC),
+		UTS:     pinnedOrHost(pins.UTS),
+	}
+	switch b.rec.Spec.Namespaces.PID {
+	case PIDContainer:
+	case PIDNode:
+		out.PID = ocispec.Namespace{Host: true}
+	default:
+		return out, fmt.Errorf("%w: PID namespace mode %q", ErrUnsupported, b.rec.Spec.Namespaces.PID)
+	}
+	return out, nil
+}
+
+func pinnedOrHost(path string) ocispec.Namespace {
+	return ocispec.Namespace{Host: path == "", Path: path}
+}
+
+func (m *Manager) podFiles(sb sandbox.Record) ocispec.PodFiles {
+	p := sandbox.PathsOf(m.opts.StateDir, sb.ID)
+	files := ocispec.PodFiles{Hostname: p.Hostname, ResolvConf: p.ResolvConf, Shm: p.Shm}
+	if sb.Spec.Namespaces.IPC == sandbox.ModeNode {
+		files.Shm = "/dev/shm"
+	}
+	return files
+}
+
+// volumes resolves the sources of the client's mounts, and marks them idmapped in a pod with
+// a user namespace: their owners are the host's, and the pod shall see them as such.
+func (m *Manager) volumes(ctx context.Context, b *build) ([]ocispec.Mount, error) {
+	out := make([]ocispec.Mount, 0, len(b.rec.Spec.Mounts))
+	for _, v := range b.rec.Spec.Mounts {
+		source, err := hostPath(v.HostPath)
+		if err != nil {
+			return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
+		}
+		v.HostPath = source
+		if b.sb.Pins.User != "" {
+			v.IDMapped = true
+			if err := m.checkVolume(ctx, b.sb, v); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// hostPath resolves symlinks, and creates what does not exist as a directory, as other runtimes
+// do: kubelet has checked the type of a hostPath volume before.
+func hostPath(path string) (string, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return resolved, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: source %s: %w", ErrInvalid, path, err)
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return "", fmt.Errorf("%w: source %s does not exist and cannot be made: %w", ErrInvalid, path, err)
+	}
+	return path, nil
+}
+
+// checkVolume asks the kernel whether the volume can be idmapped, so that the error comes
+// now and names the volume rather than from the OCI runtime at the start.
+func (m *Manager) checkVolume(ctx context.Context, sb sandbox.Record, v ocispec.Mount) error {
+	err := m.opts.Rootfs.CheckIDMappable(ctx, mounts.Check{Path: v.HostPath, UserNS: sb.Pins.User})
+	if err != nil {
+		return fmt.Errorf("volume at %s in a pod with a user namespace: %w", v.ContainerPath, err)
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/stream"
+	"github.com/userns-shim/userns-shim/pkg/stream/crilog"
+)
+
+// startErrorCode is the exit code of a container whose process could not be started, as on
+// other runtimes.
+const startErrorCode = 128
+
+// process is a task that runs: its stdio, and a channel that is closed once its exit is
+// recorded.
+type process struct {
+	io   *stream.ContainerIO
+	done chan struct{}
+}
+
+// Start runs a created container. When its process cannot be started the container has
+// exited with the reason StartError, and the error says why.
+func (m *Manager) Start(ctx context.Context, sb sandbox.Record, id string) error {
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	m.locks.Lock(rec.ID)
+	defer m.unlock(rec.ID)
+	if rec, err = m.Get(rec.ID); err != nil {
+		return err
+	}
+	if rec.State != StateCreated {
+		return fmt.Errorf("start container %s: %w: it is %s", rec.ID, ErrState, rec.State)
+	}
+	if sb.Phase != sandbox.PhaseReady {
+		return fmt.Errorf("start container %s: sandbox %s: %w", rec.ID, sb.ID, sandbox.ErrNotReady)
+	}
+	if err := m.start(ctx, sb, rec); err != nil {
+		return m.startFailed(ctx, rec, err)
+	}
+	return nil
+}
+
+// start tracks the process before it runs, so that a Stop at any moment finds it.
+func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) error {
+	io, err := m.openIO(ctx, sb, rec)
+	if err != nil {
+		return err
+	}
+	p := m.track(rec.ID, io)
+	rec.PID, err = m.launch(ctx, sb, rec, io)
+	if err == nil {
+		rec.State, rec.StartedAt = StateRunning, m.opts.Clock.Now()
+		err = m.save(rec)
+	}
+	if err != nil {
+		m.untrack(rec.ID, p)
+		return errors.Join(err, io.Close(ctx))
+	}
+	m.watch(rec, p)
+	klog.FromContext(ctx).V(2).Info("Container started", "container", rec.ID, "sandbox", rec.SandboxID, "pid", rec.PID)
+	return nil
+}
+
+func (m *Manager) track(id string, io *stream.ContainerIO) *process {
+	p := &process{io: io, done: make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running[id] = p
+	return p
+}
+
+// untrack lets go those who wait for the process.
+func (m *Manager) untrack(id string, p *process) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.running, id)
+	close(p.done)
+}
+
+// openIO makes or reopens the FIFOs and the log file. Their readers end with Close of the
+// result, not with the request.
+func (m *Manager) openIO(ctx context.Context, sb sandbox.Record, rec Record) (*stream.ContainerIO, error) {
+	opts := stream.Options{
+		ID:        rec.ID,
+		Dir:       m.Paths(rec.ID).IO,
+		Stdin:     rec.Spec.Stdin,
+		StdinOnce: rec.Spec.StdinOnce,
+		TTY:       rec.Spec.TTY,
+	}
+	if rec.LogPath != "" {
+		opts.Log = crilog.Options{Dir: sb.Spec.LogDirectory, Path: rec.Spec.LogPath, MaxLineBytes: m.opts.MaxLogLine}
+	}
+	return stream.Open(ctx, opts)
+}
+
+func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io *stream.ContainerIO) (uint32, error) {
+	uid, gid, err := rec.User.HostIDs(sb.Mapping())
+	if err != nil {
+		return 0, err
+	}
+	paths := io.Paths()
+	pid, err := m.opts.Tasks.CreateTask(ctx, rec.SandboxID, rec.ID, Stdio{
+		Stdin:    paths.Stdin,
+		Stdout:   paths.Stdout,
+		Stderr:   paths.Stderr,
+		Terminal: rec.Spec.TTY,
+		UID:      uid,
+		GID:      gid,
+	})
+	if err != nil {
+		return 0, err
+	}
+	return pid, m.opts.Tasks.StartTask(ctx, rec.ID)
+}
+
+// startFailed records that the container will never run, and takes its task away.
+func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) error {
+	cause = fmt.Errorf("start container %s: %w", rec.ID, cause)
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	now := m.opts.Clock.Now()
+	rec.State, rec.Reason, rec.Message = StateExited, ReasonStartError, cause.Error()
+	rec.ExitCode, rec.PID = startErrorCode, 0
+	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), now
+	return errors.Join(cause, m.releaseRuntime(clean, rec), m.save(rec))
+}

@@ -1,0 +1,106 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"unicode"
+
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/userns-shim/userns-shim/pkg/container"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/mounts"
+	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+	"github.com/userns-shim/userns-shim/pkg/stream/crilog"
+)
+
+// sentinels maps the errors of the managers to the code that kubelet acts on. The first match
+// wins.
+var sentinels = []struct {
+	err  error
+	code codes.Code
+}{
+	{sandbox.ErrNotFound, codes.NotFound},
+	{container.ErrNotFound, codes.NotFound},
+	{sandbox.ErrAmbiguous, codes.InvalidArgument},
+	{container.ErrAmbiguous, codes.InvalidArgument},
+	{sandbox.ErrExists, codes.AlreadyExists},
+	{container.ErrExists, codes.AlreadyExists},
+	{sandbox.ErrNotReady, codes.FailedPrecondition},
+	{container.ErrState, codes.FailedPrecondition},
+	{sandbox.ErrConflict, codes.FailedPrecondition},
+	{sandbox.ErrNoUserNamespaces, codes.FailedPrecondition},
+	{sandbox.ErrUnknownHandler, codes.InvalidArgument},
+	{container.ErrInvalid, codes.InvalidArgument},
+	{container.ErrUnsupported, codes.FailedPrecondition},
+	{ns.ErrSysctl, codes.InvalidArgument},
+	{ns.ErrInvalid, codes.InvalidArgument},
+	{ns.ErrNamespaceLimit, codes.ResourceExhausted},
+	{mounts.ErrNotIDMappable, codes.InvalidArgument},
+	{mounts.ErrUnsupportedMount, codes.FailedPrecondition},
+	{network.ErrNotReady, codes.FailedPrecondition},
+	{network.ErrInvalid, codes.InvalidArgument},
+	{crilog.ErrBadPath, codes.InvalidArgument},
+	{ocispec.ErrInvalid, codes.InvalidArgument},
+	{ocispec.ErrUserNotFound, codes.InvalidArgument},
+	{ocispec.ErrGroupNotFound, codes.InvalidArgument},
+	{ocispec.ErrIDNotMapped, codes.InvalidArgument},
+	{ocispec.ErrUnsupported, codes.FailedPrecondition},
+	{idpool.ErrInvalid, codes.InvalidArgument},
+	{idpool.ErrExhausted, codes.ResourceExhausted},
+	{idpool.ErrFragmented, codes.ResourceExhausted},
+	{context.DeadlineExceeded, codes.DeadlineExceeded},
+	{context.Canceled, codes.Canceled},
+}
+
+// grpcError gives err the code that its kind has; an error that has one keeps it.
+func grpcError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, s := range sentinels {
+		if errors.Is(err, s.err) {
+			return status.Error(s.code, err.Error())
+		}
+	}
+	return errgrpc.ToGRPC(err)
+}
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}
+
+// maxName bounds names that become part of keys, labels and log lines.
+const maxName = 253
+
+// checkName accepts what Kubernetes lets names be, and what crictl's users make of them, but
+// nothing that could be mistaken for a path, a separator or a line of its own.
+func checkName(field, value string) error {
+	switch {
+	case value == "":
+		return invalid("%s is empty", field)
+	case len(value) > maxName:
+		return invalid("%s has %d characters: want at most %d", field, len(value), maxName)
+	case strings.Contains(value, "/"), !printable(value):
+		return invalid("%s is %q: want printable characters and no slash", field, value)
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	for _, r := range s {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return false
+		}
+	}
+	return true
+}

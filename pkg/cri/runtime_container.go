@@ -1,0 +1,104 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/pkg/container"
+)
+
+func (s *runtimeService) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	spec, err := containerSpec(req.GetConfig())
+	if err != nil {
+		return nil, err
+	}
+	sb, err := s.Sandboxes.Get(req.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.Containers.Create(ctx, sb, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+func (s *runtimeService) StartContainer(ctx context.Context, req *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	rec, err := s.Containers.Get(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	sb, err := s.Sandboxes.Get(rec.SandboxID)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Containers.Start(ctx, sb, rec.ID); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer takes an unknown id for done, as CRI says.
+func (s *runtimeService) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	grace := time.Duration(max(req.GetTimeout(), 0)) * time.Second
+	err := s.Containers.Stop(ctx, req.GetContainerId(), grace)
+	if err != nil && !(errors.Is(err, container.ErrNotFound) && req.GetContainerId() != "") {
+		return nil, err
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// RemoveContainer takes an unknown id for done, as CRI says.
+func (s *runtimeService) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	err := s.Containers.Remove(ctx, req.GetContainerId())
+	if err != nil && !(errors.Is(err, container.ErrNotFound) && req.GetContainerId() != "") {
+		return nil, err
+	}
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+func (s *runtimeService) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	resp := &runtimeapi.ListContainersResponse{}
+	for _, rec := range s.Containers.List() {
+		if matchesContainer(rec, req.GetFilter()) {
+			resp.Containers = append(resp.Containers, listedContainer(rec))
+		}
+	}
+	return resp, nil
+}
+
+func (s *runtimeService) ContainerStatus(_ context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	rec, err := s.Containers.Get(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(rec)}
+	if req.GetVerbose() {
+		if resp.Info, err = verbose(rec); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
+}
+
+func (s *runtimeService) ReopenContainerLog(ctx context.Context, req *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	if err := s.Containers.ReopenLog(ctx, req.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, nil
+}
+
+func (s *runtimeService) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if len(req.GetCmd()) == 0 {
+		return nil, invalid("cmd is empty")
+	}
+	timeout := time.Duration(max(req.GetTimeout(), 0)) * time.Second
+	out, err := s.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ExecSyncResponse{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: out.ExitCode}, nil
+}

@@ -1,0 +1,34 @@
+package cri
+
+import (
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/pkg/container"
+	"github.com/userns-shim/userns-shim/pkg/image"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+)
+
+// Options are the parts that the services drive; all are required.
+type Options struct {
+	Sandboxes  *sandbox.Manager
+	Containers *container.Manager
+	Images     *image.Manager
+	// Node answers what Status and RuntimeConfig report.
+	Node Node
+	// Version is that of this program.
+	Version string
+}
+
+// Register adds both services to a gRPC server.
+func Register(s *grpc.Server, opts Options) {
+	runtimeapi.RegisterRuntimeServiceServer(s, &runtimeService{Options: opts})
+	runtimeapi.RegisterImageServiceServer(s, &imageService{images: opts.Images})
+}
+
+// runtimeService is CRI's RuntimeService. The embedded server answers the RPCs that are not
+// built yet with Unimplemented.
+type runtimeService struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	Options
+}

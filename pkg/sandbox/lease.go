@@ -1,0 +1,94 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// PoolBucket holds the id pool's ledger in the state database.
+const PoolBucket = "idpool"
+
+// idsPerPod is the length of a range that userns-shim chooses.
+const idsPerPod = idpool.Unit
+
+// handlerPolicy returns the user namespace policy of the spec's runtime handler.
+func (m *Manager) handlerPolicy(spec Spec) (UserNamespacePolicy, error) {
+	name := spec.RuntimeHandler
+	if name == "" {
+		name = m.opts.DefaultHandler
+	}
+	policy, ok := m.opts.UserNamespaces[name]
+	if !ok {
+		return "", fmt.Errorf("%w %q", ErrUnknownHandler, name)
+	}
+	return policy, nil
+}
+
+// wantsUserNamespace decides by the pod's wish and the handler's policy. Pods that use the
+// host's PID or IPC namespace cannot have a user namespace and are left out of "always".
+func wantsUserNamespace(spec Spec, policy UserNamespacePolicy) (bool, error) {
+	asked := spec.Namespaces.User != nil
+	switch policy {
+	case UserNamespacesNever:
+		if asked {
+			return false, fmt.Errorf("%w: %q", ErrNoUserNamespaces, spec.RuntimeHandler)
+		}
+		return false, nil
+	case UserNamespacesAlways:
+		possible := spec.Namespaces.PID != ModeNode && spec.Namespaces.IPC != ModeNode
+		return asked || possible, nil
+	}
+	return asked, nil
+}
+
+// lease takes the pod's host ids inside the transaction that records the sandbox. Nil means
+// that the pod runs in the host's user namespace.
+func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record) (*idpool.Range, error) {
+	policy, err := m.handlerPolicy(rec.Spec)
+	if err != nil {
+		return nil, err
+	}
+	if wants, err := wantsUserNamespace(rec.Spec, policy); err != nil || !wants {
+		return nil, err
+	}
+	var requested *ocispec.IDMapping
+	if user := rec.Spec.Namespaces.User; user != nil {
+		requested = user.Requested
+	}
+	r, err := m.leaseRange(ctx, tx, rec, requested)
+	if err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// leaseRange claims what the client requests. Where that cannot be claimed, and policy
+// allows, the pod gets another range: loudly, since kubelet will not learn of it.
+func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, requested *ocispec.IDMapping) (idpool.Range, error) {
+	bucket, pod := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID)
+	if requested == nil {
+		return m.opts.Pool.Acquire(bucket, pod, rec.ID, idsPerPod)
+	}
+	want := idpool.Range{Start: requested.HostID, Length: requested.Length}
+	err := m.opts.Pool.Claim(bucket, pod, rec.ID, want)
+	if err == nil || !idpool.Remappable(err) {
+		return want, err
+	}
+	if m.opts.RejectConflicts {
+		return idpool.Range{}, errors.Join(ErrConflict, err)
+	}
+	r, acquireErr := m.opts.Pool.Acquire(bucket, pod, rec.ID, requested.Length)
+	if acquireErr != nil {
+		return idpool.Range{}, fmt.Errorf("claim %s: %w; acquire instead: %w", want, err, acquireErr)
+	}
+	klog.FromContext(ctx).Error(err, "Pod remapped to another range", "sandbox", rec.ID,
+		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", want, "range", r)
+	return r, nil
+}

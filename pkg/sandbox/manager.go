@@ -1,0 +1,194 @@
+// Package sandbox keeps the life of pod sandboxes: their host ids, namespaces, network and
+// files, from bring-up over recovery to teardown. It knows neither CRI's messages nor
+// containerd; the containers of a sandbox are stopped and removed by its callers first.
+package sandbox
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moby/locker"
+	"k8s.io/utils/clock"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// Sentinels that callers turn into answers.
+var (
+	// ErrNotFound means that no sandbox has the id.
+	ErrNotFound = errors.New("pod sandbox not found")
+	// ErrExists means that the name is taken by a sandbox with another spec or in another phase.
+	ErrExists = errors.New("pod sandbox name is taken")
+	// ErrAmbiguous means that several sandboxes share the id prefix.
+	ErrAmbiguous = errors.New("pod sandbox id prefix is ambiguous")
+	// ErrNotReady means that the sandbox is not in PhaseReady.
+	ErrNotReady = errors.New("pod sandbox is not ready")
+	// ErrUnknownHandler means that no runtime handler has the name.
+	ErrUnknownHandler = errors.New("unknown runtime handler")
+	// ErrNoUserNamespaces means that the runtime handler gives no user namespaces.
+	ErrNoUserNamespaces = errors.New("runtime handler gives no user namespaces")
+	// ErrConflict means that the requested mapping cannot be claimed and policy forbids another.
+	ErrConflict = errors.New("requested user namespace mapping conflicts")
+)
+
+// Pinner makes and removes the namespaces that a pod owns; package ns does it for real.
+type Pinner interface {
+	Create(ctx context.Context, req ns.Request) (ns.Pins, error)
+	WriteSysctls(ctx context.Context, pins ns.Pins, user *ns.IDMap, sysctls map[string]string) error
+	Remove(ctx context.Context, dir, netPath string) error
+	Check(pins ns.Pins, user *ns.IDMap) error
+}
+
+// Network attaches a network namespace to the pod network. Teardown of what is not there is done.
+type Network interface {
+	Setup(ctx context.Context, pod network.Pod) (network.Result, error)
+	Teardown(ctx context.Context, pod network.Pod) error
+}
+
+// Options are what a Manager needs; all fields are required unless they say otherwise.
+type Options struct {
+	DB         *state.DB
+	Pool       *idpool.Pool
+	Namespaces Pinner
+	Network    Network
+	StateDir   string
+	BootID     string
+	Clock      clock.PassiveClock
+	// UserNamespaces is the policy of each runtime handler by name.
+	UserNamespaces map[string]UserNamespacePolicy
+	// DefaultHandler serves specs without a runtime handler.
+	DefaultHandler string
+	// RejectConflicts refuses a pod whose mapping cannot be claimed, instead of giving it another.
+	RejectConflicts bool
+	// UnprivilegedPorts and UnprivilegedICMP open those to every process of a pod network.
+	UnprivilegedPorts, UnprivilegedICMP bool
+}
+
+// UserNamespacePolicy says which pods of a handler get a user namespace.
+type UserNamespacePolicy string
+
+// The policies, as in the configuration file.
+const (
+	UserNamespacesOptIn  UserNamespacePolicy = "optIn"
+	UserNamespacesAlways UserNamespacePolicy = "always"
+	UserNamespacesNever  UserNamespacePolicy = "never"
+)
+
+// Manager owns the sandboxes of a node.
+type Manager struct {
+	opts  Options
+	table state.Bucket[Record]
+	locks *locker.Locker
+
+	mu      sync.RWMutex
+	records map[string]Record
+}
+
+// New loads the recorded sandboxes. Call Recover before serving.
+func New(opts Options) (*Manager, error) {
+	m := &Manager{
+		opts:    opts,
+		table:   state.NewBucket[Record]("sandboxes"),
+		locks:   locker.New(),
+		records: map[string]Record{},
+	}
+	err := opts.DB.View(func(tx *state.Tx) error {
+		return m.table.ForEach(tx, func(id string, rec Record) error {
+			m.records[id] = rec
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load sandboxes: %w", err)
+	}
+	return m, nil
+}
+
+// Paths are where the sandbox id keeps its files.
+func (m *Manager) Paths(id string) Paths { return PathsOf(m.opts.StateDir, id) }
+
+// Get finds a sandbox by its id or a unique prefix of it. Sandboxes that are still being made
+// are not found.
+func (m *Manager) Get(id string) (Record, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if rec, ok := m.records[id]; ok && rec.Phase != PhaseCreating {
+		return rec, nil
+	}
+	var found []Record
+	for key, rec := range m.records {
+		if id != "" && strings.HasPrefix(key, id) && rec.Phase != PhaseCreating {
+			found = append(found, rec)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Record{}, fmt.Errorf("%w: %q", ErrNotFound, id)
+	case 1:
+		return found[0], nil
+	}
+	return Record{}, fmt.Errorf("%w: %q names %d", ErrAmbiguous, id, len(found))
+}
+
+// List returns all sandboxes that clients can see, the oldest first.
+func (m *Manager) List() []Record {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	recs := slices.DeleteFunc(slices.Collect(maps.Values(m.records)), func(r Record) bool {
+		return r.Phase == PhaseCreating
+	})
+	slices.SortFunc(recs, func(a, b Record) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
+	})
+	return recs
+}
+
+// save commits the record and then shows it to readers.
+func (m *Manager) save(rec Record) error {
+	err := m.opts.DB.Update(func(tx *state.Tx) error {
+		return m.table.Put(tx, rec.ID, rec)
+	})
+	if err != nil {
+		return fmt.Errorf("record sandbox %s: %w", rec.ID, err)
+	}
+	m.publish(rec)
+	return nil
+}
+
+func (m *Manager) publish(rec Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.records[rec.ID] = rec
+}
+
+func (m *Manager) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.records, id)
+}
+
+// newID returns 64 hex digits, the form that a node's tools expect of a container id.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+// jsonEqual compares two values by what would be recorded of them.
+func jsonEqual(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}

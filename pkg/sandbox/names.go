@@ -1,0 +1,54 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// names maps the name of a sandbox to its id, so that a name is unique and a repeated request
+// finds what the first one made.
+var names = state.NewBucket[string]("sandbox-names")
+
+// key is the name under which a sandbox is reserved. None of the parts can contain the
+// separator: they are DNS names, a UID and a number, which pkg/cri has checked.
+func (md Metadata) key() string {
+	return strings.Join([]string{md.Namespace, md.Name, md.UID, strconv.FormatUint(uint64(md.Attempt), 10)}, "/")
+}
+
+// reserveName returns the ready sandbox that holds rec's name with the same spec, or takes
+// the name for rec.
+func (m *Manager) reserveName(tx *state.Tx, rec Record) (*Record, error) {
+	key := rec.Spec.Metadata.key()
+	id, err := names.Get(tx, key)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, names.Put(tx, key, rec.ID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up sandbox name %s: %w", key, err)
+	}
+	holder, err := m.table.Get(tx, id)
+	if err != nil {
+		return nil, fmt.Errorf("read sandbox %s: %w", id, err)
+	}
+	if holder.Phase == PhaseReady && jsonEqual(holder.Spec, rec.Spec) {
+		return &holder, nil
+	}
+	return nil, fmt.Errorf("%w: %s belongs to sandbox %s (%s)", ErrExists, key, id, holder.Phase)
+}
+
+// releaseName frees the name if it is still rec's.
+func (m *Manager) releaseName(tx *state.Tx, rec Record) error {
+	key := rec.Spec.Metadata.key()
+	id, err := names.Get(tx, key)
+	if errors.Is(err, state.ErrNotFound) || err == nil && id != rec.ID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return names.Delete(tx, key)
+}

@@ -1,0 +1,70 @@
+package sandbox
+
+import (
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+)
+
+// Phase is how far a sandbox has come.
+type Phase string
+
+// The phases in their order. A record in PhaseCreating whose creator is gone is torn down at
+// start; PhaseStopped is CRI's NOTREADY.
+const (
+	PhaseCreating Phase = "creating"
+	PhaseReady    Phase = "ready"
+	PhaseStopped  Phase = "stopped"
+)
+
+// Record is what is durable of a sandbox. Paths, pins and containerd ids all derive from ID, so
+// that teardown needs nothing else.
+type Record struct {
+	ID        string    `json:"id"`
+	Spec      Spec      `json:"spec"`
+	Phase     Phase     `json:"phase"`
+	CreatedAt time.Time `json:"createdAt"`
+	// BootID is the boot in which the pins were made; in another one they are gone.
+	BootID string `json:"bootId"`
+	// Range is nil for a pod in the host's user namespace.
+	Range *idpool.Range `json:"range,omitempty"`
+	// NetworkUp is set before CNI ADD and cleared once CNI DEL has succeeded.
+	NetworkUp bool `json:"networkUp,omitempty"`
+	// IPs are the pod's addresses, the primary one first; none for a pod in the host's network.
+	IPs []netip.Addr `json:"ips,omitempty"`
+	// Pins are the paths of the namespaces that the pod owns, empty where it uses the host's.
+	Pins ns.Pins `json:"pins,omitzero"`
+}
+
+// Mapping is the effective mapping of the pod's user namespace, nil for the host's.
+func (r Record) Mapping() *ocispec.IDMapping {
+	if r.Range == nil {
+		return nil
+	}
+	return &ocispec.IDMapping{ContainerID: 0, HostID: r.Range.Start, Length: r.Range.Length}
+}
+
+// Paths are where a sandbox keeps its files.
+type Paths struct {
+	Dir        string // everything below belongs to the sandbox
+	Namespaces string
+	Shm        string
+	ResolvConf string
+	Hostname   string
+}
+
+// PathsOf derives the paths of a sandbox from the state directory.
+func PathsOf(stateDir, id string) Paths {
+	dir := filepath.Join(stateDir, "sandboxes", id)
+	return Paths{
+		Dir:        dir,
+		Namespaces: filepath.Join(dir, "ns"),
+		Shm:        filepath.Join(dir, "shm"),
+		ResolvConf: filepath.Join(dir, "resolv.conf"),
+		Hostname:   filepath.Join(dir, "hostname"),
+	}
+}

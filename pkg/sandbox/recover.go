@@ -1,0 +1,60 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/klog/v2"
+)
+
+// Recover brings the records in line with the node before anything is served: what was
+// half made is removed, and a sandbox whose pins are gone, as after a reboot, is stopped. It
+// goes on after an error, which names the sandbox and leaves it to the next start.
+func (m *Manager) Recover(ctx context.Context) error {
+	var errs []error
+	for _, rec := range m.all() {
+		if err := m.recover(ctx, rec); err != nil {
+			errs = append(errs, fmt.Errorf("recover sandbox %s: %w", rec.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) recover(ctx context.Context, rec Record) error {
+	m.locks.Lock(rec.ID)
+	defer m.locks.Unlock(rec.ID)
+	switch rec.Phase {
+	case PhaseCreating:
+		return m.remove(ctx, rec)
+	case PhaseReady:
+		err := m.alive(rec)
+		if err == nil {
+			return nil
+		}
+		klog.FromContext(ctx).Info("Pod sandbox lost its namespaces", "sandbox", rec.ID, "reason", err)
+		return m.stop(ctx, rec)
+	case PhaseStopped:
+		return nil
+	}
+	return fmt.Errorf("record has the unknown phase %q", rec.Phase)
+}
+
+// alive reports why a sandbox that was ready is so no longer.
+func (m *Manager) alive(rec Record) error {
+	if rec.BootID != m.opts.BootID {
+		return fmt.Errorf("made in boot %s", rec.BootID)
+	}
+	return m.opts.Namespaces.Check(rec.Pins, m.namespaceRequest(rec).User)
+}
+
+// all returns every record, those in PhaseCreating included.
+func (m *Manager) all() []Record {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	recs := make([]Record, 0, len(m.records))
+	for _, rec := range m.records {
+		recs = append(recs, rec)
+	}
+	return recs
+}

@@ -1,0 +1,138 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// teardownTimeout bounds the cleanup after a sandbox that could not be made.
+const teardownTimeout = 30 * time.Second
+
+// Run makes the sandbox that spec describes and returns its record once it is ready. The same
+// name with the same spec returns the sandbox that exists; with another spec, or while the
+// first request is still under way, it is ErrExists.
+func (m *Manager) Run(ctx context.Context, spec Spec) (Record, error) {
+	if err := validate(spec); err != nil {
+		return Record{}, err
+	}
+	rec, existed, err := m.reserve(ctx, spec)
+	if err != nil || existed {
+		return rec, err
+	}
+	m.locks.Lock(rec.ID)
+	defer m.locks.Unlock(rec.ID)
+	ready, err := m.bringUp(ctx, rec)
+	if err == nil {
+		return ready, nil
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+	defer cancel()
+	return Record{}, errors.Join(err, m.remove(clean, rec))
+}
+
+// validate refuses what would fail half-way.
+func validate(spec Spec) error {
+	own := ns.Own{
+		Network: spec.Namespaces.Network != ModeNode,
+		IPC:     spec.Namespaces.IPC != ModeNode,
+		UTS:     spec.Namespaces.Network != ModeNode,
+	}
+	for name := range spec.Sysctls {
+		if err := ns.ValidateSysctl(name, own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reserve commits the name, the range and the record of a sandbox to be in one transaction.
+func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed bool, err error) {
+	rec = Record{
+		ID:        newID(),
+		Spec:      spec,
+		Phase:     PhaseCreating,
+		CreatedAt: m.opts.Clock.Now(),
+		BootID:    m.opts.BootID,
+		NetworkUp: spec.Namespaces.Network != ModeNode,
+	}
+	err = m.opts.DB.Update(func(tx *state.Tx) error {
+		holder, err := m.reserveName(tx, rec)
+		if err != nil || holder != nil {
+			if holder != nil {
+				rec, existed = *holder, true
+			}
+			return err
+		}
+		if rec.Range, err = m.lease(ctx, tx, rec); err != nil {
+			return err
+		}
+		return m.table.Put(tx, rec.ID, rec)
+	})
+	if err != nil {
+		return Record{}, false, fmt.Errorf("reserve sandbox %s/%s: %w", spec.Metadata.Namespace, spec.Metadata.Name, err)
+	}
+	if !existed {
+		m.publish(rec)
+	}
+	return rec, existed, nil
+}
+
+// bringUp takes a reserved sandbox to PhaseReady. What it leaves behind on an error is removed
+// by its caller.
+func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.makeFiles(rec) })
+	group.Go(func() (err error) {
+		if rec.Pins, err = m.makeNamespaces(gctx, rec); err != nil {
+			return err
+		}
+		rec.IPs, err = m.attach(gctx, rec)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return Record{}, fmt.Errorf("bring up sandbox %s: %w", rec.ID, err)
+	}
+	rec.Phase = PhaseReady
+	if err := m.save(rec); err != nil {
+		return Record{}, err
+	}
+	klog.FromContext(ctx).V(2).Info("Pod sandbox ready", "sandbox", rec.ID,
+		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "range", rec.Range)
+	return rec, nil
+}
+
+func (m *Manager) makeNamespaces(ctx context.Context, rec Record) (ns.Pins, error) {
+	req := m.namespaceRequest(rec)
+	req.Sysctls, _ = ns.SplitSysctls(m.sysctls(rec))
+	pins, err := m.opts.Namespaces.Create(ctx, req)
+	if err != nil {
+		return ns.Pins{}, fmt.Errorf("make namespaces: %w", err)
+	}
+	return pins, nil
+}
+
+// attach connects the pod to its network. The network's sysctls come after CNI ADD: those of
+// an interface exist only then, and plugins overwrite some.
+func (m *Manager) attach(ctx context.Context, rec Record) ([]netip.Addr, error) {
+	if !rec.NetworkUp {
+		return nil, nil
+	}
+	result, err := m.opts.Network.Setup(ctx, networkPod(rec))
+	if err != nil {
+		return nil, fmt.Errorf("set up network: %w", err)
+	}
+	_, late := ns.SplitSysctls(m.sysctls(rec))
+	if err := m.opts.Namespaces.WriteSysctls(ctx, rec.Pins, m.namespaceRequest(rec).User, late); err != nil {
+		return nil, fmt.Errorf("write network sysctls: %w", err)
+	}
+	return result.IPs, nil
+}

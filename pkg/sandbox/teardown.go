@@ -1,0 +1,108 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// Stop takes the sandbox's network and namespaces away; its record, name and range stay until
+// Remove. Its containers have to be stopped before. It is idempotent.
+func (m *Manager) Stop(ctx context.Context, id string) error {
+	m.locks.Lock(id)
+	defer m.locks.Unlock(id)
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	if rec.Phase == PhaseStopped && !rec.NetworkUp {
+		return nil
+	}
+	return m.stop(ctx, rec)
+}
+
+// stop runs every stage despite the errors of earlier ones, and records the outcome. The
+// phase changes first: once a stage has run, the sandbox is of no use to a new container.
+func (m *Manager) stop(ctx context.Context, rec Record) error {
+	rec.Phase = PhaseStopped
+	netErr := m.teardownNetwork(ctx, &rec)
+	err := errors.Join(
+		netErr,
+		m.removeNamespaces(ctx, rec),
+		unmountShm(m.Paths(rec.ID)),
+		m.save(rec),
+	)
+	if err != nil {
+		return fmt.Errorf("stop sandbox %s: %w", rec.ID, err)
+	}
+	klog.FromContext(ctx).V(2).Info("Pod sandbox stopped", "sandbox", rec.ID)
+	return nil
+}
+
+// teardownNetwork runs CNI DEL once: its success is recorded with the phase.
+func (m *Manager) teardownNetwork(ctx context.Context, rec *Record) error {
+	if !rec.NetworkUp {
+		return nil
+	}
+	if err := m.opts.Network.Teardown(ctx, networkPod(*rec)); err != nil {
+		return fmt.Errorf("tear down network: %w", err)
+	}
+	rec.NetworkUp = false
+	return nil
+}
+
+// removeNamespaces keeps the network namespace while CNI DEL has not succeeded, which needs it.
+func (m *Manager) removeNamespaces(ctx context.Context, rec Record) error {
+	req := m.namespaceRequest(rec)
+	if rec.NetworkUp {
+		req.NetPath = ""
+	}
+	if err := m.opts.Namespaces.Remove(ctx, req.Dir, req.NetPath); err != nil {
+		return fmt.Errorf("remove namespaces: %w", err)
+	}
+	return nil
+}
+
+// Remove stops the sandbox where that is still to be done, and then frees its files, name and
+// range, the range last. Its containers have to be removed before. An unknown id is done.
+func (m *Manager) Remove(ctx context.Context, id string) error {
+	m.locks.Lock(id)
+	defer m.locks.Unlock(id)
+	rec, err := m.Get(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.remove(ctx, rec)
+}
+
+func (m *Manager) remove(ctx context.Context, rec Record) error {
+	if rec.Phase != PhaseStopped || rec.NetworkUp {
+		if err := m.stop(ctx, rec); err != nil {
+			return err
+		}
+	}
+	if err := removeFiles(m.Paths(rec.ID)); err != nil {
+		return fmt.Errorf("remove sandbox %s: %w", rec.ID, err)
+	}
+	err := m.opts.DB.Update(func(tx *state.Tx) error {
+		if rec.Range != nil {
+			if err := m.opts.Pool.Release(tx.Raw(PoolBucket), rec.ID); err != nil {
+				return err
+			}
+		}
+		return errors.Join(m.releaseName(tx, rec), m.table.Delete(tx, rec.ID))
+	})
+	if err != nil {
+		return fmt.Errorf("forget sandbox %s: %w", rec.ID, err)
+	}
+	m.forget(rec.ID)
+	klog.FromContext(ctx).V(2).Info("Pod sandbox removed", "sandbox", rec.ID)
+	return nil
+}
