@@ -79,12 +79,21 @@ func (p *Prober) probeIDMappedOverlay(dir string) (err error) {
 		return err
 	}
 	defer unix.Close(stage)
+	return onThread(func() error { return mountStaged(stage, layers) })
+}
+
+// onThread runs work on a thread of its own, which ends with the work, and its mount namespace with it. It is
+// never the main thread: the runtime cannot end that one, and /proc/<pid> shows its namespaces.
+func onThread(work func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine, and the thread's mount
-		// namespace ends with the thread.
 		runtime.LockOSThread()
-		done <- mountStaged(stage, layers)
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThread(work) // on another thread, because this one is locked meanwhile
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- work()
 	}()
 	return <-done
 }

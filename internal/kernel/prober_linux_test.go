@@ -149,7 +149,7 @@ func mergedOverlay(t *testing.T) string {
 func TestNothingLeft(t *testing.T) {
 	testkit.RequireRoot(t)
 	dir := t.TempDir()
-	before, files := mountsAt(t, "/", dir), openFiles(t)
+	before, files := mountsAt(t, dir), openFiles(t)
 	for range 3 {
 		p := newProber(t)
 		p.Features()
@@ -157,7 +157,7 @@ func TestNothingLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after := mountsAt(t, "/", dir); after != before {
+	if after := mountsAt(t, dir); after != before {
 		t.Errorf("mounts before:\n%s\nafter:\n%s", before, after)
 	}
 	if now := openFiles(t); now > files {
@@ -168,13 +168,13 @@ func TestNothingLeft(t *testing.T) {
 	}
 }
 
-// mountsAt returns the lines of the mount table for root and for all below dir: tests of other packages mount
+// mountsAt returns the lines of the mount table for / and for all below dir: tests of other packages mount
 // elsewhere at the same time, and a probe attaches nothing but on the root of a namespace of its own.
-func mountsAt(t *testing.T, root, dir string) string {
+func mountsAt(t *testing.T, dir string) string {
 	t.Helper()
 	var lines []string
 	for line := range strings.Lines(mountTable(t)) {
-		if fields := strings.Fields(line); fields[4] == root || strings.HasPrefix(fields[4], dir) {
+		if fields := strings.Fields(line); fields[4] == "/" || strings.HasPrefix(fields[4], dir) {
 			lines = append(lines, line)
 		}
 	}

@@ -68,11 +68,19 @@ func (s *stage) chdir() error {
 }
 
 // onThread runs work on a thread of its own and waits for it. The thread ends with the work.
+//
+// It is never the process's main thread, which the runtime cannot end: that would stay in the stage
+// for good, and with it all of /proc/<pid>, which shows the main thread's namespaces.
 func onThread(work func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime then ends the thread with the goroutine
-		done <- work()
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThread(work) // cannot be given the main thread, which is locked here meanwhile
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- work() // still locked: the runtime ends the thread with the goroutine
 	}()
 	return <-done
 }
