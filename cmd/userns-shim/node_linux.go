@@ -154,8 +154,12 @@ func ownCapabilities() ([]string, error) {
 	if err := caps.Load(); err != nil {
 		return nil, fmt.Errorf("read own capabilities: %w", err)
 	}
+	known, err := capability.ListSupported()
+	if err != nil {
+		return nil, fmt.Errorf("list the kernel's capabilities: %w", err)
+	}
 	var out []string
-	for _, c := range capability.ListSupported() {
+	for _, c := range known {
 		if caps.Get(capability.PERMITTED, c) {
 			out = append(out, "CAP_"+strings.ToUpper(c.String()))
 		}

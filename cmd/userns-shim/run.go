@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"k8s.io/klog/v2"
 
+	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/pkg/cri"
 )
 
@@ -29,9 +30,13 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err := d.recover(ctx); err != nil {
 		return err
 	}
-	listener, err := listenUnix(d.cfg.Listen)
+	listener, err := listenUnix(strings.TrimPrefix(d.cfg.Listen, "unix://"), criSocketMode)
 	if err != nil {
 		return err
+	}
+	adminListener, err := listenUnix(admin.SocketPath(d.cfg.State), adminSocketMode)
+	if err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	server := grpc.NewServer(cri.ServerOptions(klog.FromContext(ctx), func(string, codes.Code, time.Duration) {})...)
 	cri.Register(server, d.services)
@@ -42,6 +47,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return nil
 	})
 	group.Go(func() error { return server.Serve(listener) })
+	group.Go(func() error {
+		return admin.Serve(gctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
+	})
 	group.Go(func() error {
 		err := d.engine.WatchOOM(gctx, d.containers.NoteOOM)
 		if gctx.Err() != nil {
@@ -87,23 +95,28 @@ func (d *daemon) recover(ctx context.Context) error {
 	}
 }
 
+// The sockets' modes: CRI is root's and its group's, as on other runtimes.
+const (
+	criSocketMode   = 0o660
+	adminSocketMode = 0o600
+)
+
 // listenUnix takes over a socket that nobody serves any more.
-func listenUnix(address string) (net.Listener, error) {
-	path := strings.TrimPrefix(address, "unix://")
+func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make directory of CRI socket: %w", err)
+		return nil, fmt.Errorf("make directory of socket: %w", err)
 	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: another process serves it", path), conn.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale CRI socket: %w", err)
+		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil

@@ -27,7 +27,7 @@ var (
 // no pattern matches is an error: it has to be given its place here.
 var layers = []layer{
 	{pkg: "cmd/...", may: []string{
-		"pkg/...", "internal/config", "internal/kernel", "internal/labimage", "internal/version",
+		"pkg/...", "internal/admin", "internal/config", "internal/kernel", "internal/labimage", "internal/version",
 	}},
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"internal/kernel", "internal/version"})},
@@ -48,6 +48,7 @@ var layers = []layer{
 	{pkg: "pkg/state/..."},
 	{pkg: "pkg/stream/..."},
 
+	{pkg: "internal/admin"},
 	{pkg: "internal/config"},
 	{pkg: "internal/kernel"},
 	{pkg: "internal/version"},

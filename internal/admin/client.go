@@ -1,0 +1,75 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"syscall"
+)
+
+// SocketPath is where a daemon with the state directory listens.
+func SocketPath(stateDir string) string { return filepath.Join(stateDir, "admin.sock") }
+
+// Client asks a running daemon.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient returns a client of the daemon at the socket. It connects with the first request.
+func NewClient(socket string) *Client {
+	var dialer net.Dialer
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", socket)
+	}}
+	return &Client{socket: socket, http: http.Client{Transport: transport}}
+}
+
+// PoolStatus counts the pool's ranges.
+func (c *Client) PoolStatus(ctx context.Context) (PoolStatus, error) {
+	return get[PoolStatus](ctx, c, "/v1/pool/status")
+}
+
+// PoolRanges lists every range that is not free.
+func (c *Client) PoolRanges(ctx context.Context) ([]Range, error) {
+	return get[[]Range](ctx, c, "/v1/pool/ranges")
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (body T, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://userns-shim"+path, nil)
+	if err != nil {
+		return body, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return body, c.explain(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var f failure
+		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil {
+			return body, fmt.Errorf("ask userns-shim for %s: %s", path, resp.Status)
+		}
+		return body, fmt.Errorf("ask userns-shim for %s: %s", path, f.Error)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		return body, fmt.Errorf("read answer of userns-shim to %s: %w", path, err)
+	}
+	return body, nil
+}
+
+// explain says what can be done about a daemon that cannot be reached.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("open %s: only root may: %w", c.socket, fs.ErrPermission)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("userns-shim does not listen on %s: start it, or name its state directory with --state", c.socket)
+	}
+	return err
+}
