@@ -21,23 +21,36 @@ func (c *Container) bind(m *Mount) (specs.Mount, error) {
 	if err := c.checkBind(m); err != nil {
 		return specs.Mount{}, err
 	}
-	options := []string{"rbind", string(m.Propagation)}
-	if m.Propagation == PropagationPrivate {
-		options[1] = "rprivate"
+	propagation := m.Propagation
+	if propagation == PropagationPrivate {
+		propagation = "rprivate"
 	}
-	switch {
-	case m.RecursiveReadOnly:
+	options := []string{"rbind", string(propagation)}
+	if m.RecursiveReadOnly {
 		options = append(options, "rro")
-	case m.Readonly:
-		options = append(options, "ro")
-	default:
-		options = append(options, "rw")
+	} else {
+		options = append(options, c.access(m.Readonly)...)
 	}
 	options = append(options, m.Options...)
 	if m.IDMapped {
 		options = append(options, "idmap")
 	}
 	return specs.Mount{Destination: dst, Type: "bind", Source: m.HostPath, Options: options}, nil
+}
+
+// access returns the option for a bind mount's access. Where the source is mounted read-only,
+// "rw" makes the container's mount writable in the host's user namespace, which pods on
+// containerd rely on; in another one it is locked and the OCI runtime fails, so there a
+// writable mount names no access and takes its source's.
+func (c *Container) access(readonly bool) []string {
+	switch {
+	case readonly:
+		return []string{"ro"}
+	case c.Mapping != nil:
+		return nil
+	default:
+		return []string{"rw"}
+	}
 }
 
 func (c *Container) checkBind(m *Mount) error {

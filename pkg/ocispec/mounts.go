@@ -113,16 +113,16 @@ func (c *Container) kernelAccess() string {
 
 // fileBinds follow a read-only root, /dev/shm apart: it is memory.
 func (c *Container) fileBinds() ([]specs.Mount, error) {
-	access := "rw"
-	if c.Security.ReadonlyRootfs {
-		access = "ro"
-	}
+	readonly := c.Security.ReadonlyRootfs
 	var binds []specs.Mount
-	for _, f := range []struct{ source, destination, access string }{
-		{c.Files.Hostname, "/etc/hostname", access},
-		{c.Files.Hosts, "/etc/hosts", access},
-		{c.Files.ResolvConf, "/etc/resolv.conf", access},
-		{c.Files.Shm, "/dev/shm", "rw"},
+	for _, f := range []struct {
+		source, destination string
+		readonly            bool
+	}{
+		{c.Files.Hostname, "/etc/hostname", readonly},
+		{c.Files.Hosts, "/etc/hosts", readonly},
+		{c.Files.ResolvConf, "/etc/resolv.conf", readonly},
+		{c.Files.Shm, "/dev/shm", false},
 	} {
 		if f.source == "" {
 			continue
@@ -132,7 +132,7 @@ func (c *Container) fileBinds() ([]specs.Mount, error) {
 		}
 		binds = append(binds, specs.Mount{
 			Destination: f.destination, Type: "bind", Source: f.source,
-			Options: []string{"rbind", "rprivate", f.access},
+			Options: append([]string{"rbind", "rprivate"}, c.access(f.readonly)...),
 		})
 	}
 	return binds, nil

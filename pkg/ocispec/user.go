@@ -60,27 +60,34 @@ func ResolveUser(open Opener, imageUser string, u User) (ResolvedUser, error) {
 			return ResolvedUser{}, err
 		}
 	}
-	gids := []uint32{resolved.GID}
+	resolved.AdditionalGids, err = db.additionalGids(u, entry.name, resolved.GID)
+	if err != nil {
+		return ResolvedUser{}, err
+	}
+	return resolved, nil
+}
+
+func (db userDB) additionalGids(u User, name string, primary uint32) ([]uint32, error) {
+	gids := []uint32{primary}
 	for _, gid := range u.SupplementalGroups {
 		if gid < 0 || gid > maxID {
-			return ResolvedUser{}, invalidf("supplemental group %d", gid)
+			return nil, invalidf("supplemental group %d", gid)
 		}
 		gids = append(gids, uint32(gid))
 	}
 	switch u.GroupsPolicy {
 	case GroupsMerge:
-		members, err := db.groupsOf(entry.name)
+		members, err := db.groupsOf(name)
 		if err != nil {
-			return ResolvedUser{}, err
+			return nil, err
 		}
 		gids = append(gids, members...)
 	case GroupsStrict:
 	default:
-		return ResolvedUser{}, invalidf("supplemental groups policy %q", u.GroupsPolicy)
+		return nil, invalidf("supplemental groups policy %q", u.GroupsPolicy)
 	}
 	slices.Sort(gids)
-	resolved.AdditionalGids = slices.Compact(gids)
-	return resolved, nil
+	return slices.Compact(gids), nil
 }
 
 // wanted returns user and group as text, the group empty where it follows from the user.
