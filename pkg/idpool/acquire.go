@@ -42,7 +42,7 @@ func (p *Pool) Acquire(b Bucket, pod PodUID, sandbox string, ids uint32) (Range,
 	pl.drop = drop
 	pl.put = []*entry{p.allocationLocked(r, pod, sandbox)}
 	pl.cursor = (slot + n) % slotCount
-	pl.count = Counters{Acquired: 1, EarlyReleases: p.youngLocked(drop)}
+	pl.count = Counters{Acquired: 1, EarlyReleases: p.young(drop)}
 	if err := p.applyLocked(b, pl); err != nil {
 		return Range{}, fmt.Errorf("acquire range %s for pod %s: %w", r, pod, err)
 	}
@@ -83,11 +83,11 @@ func (p *Pool) allocationLocked(r Range, pod PodUID, sandbox string) *entry {
 	})
 }
 
-// youngLocked counts the entries that leave quarantine before their time.
-func (p *Pool) youngLocked(drop []*entry) uint64 {
+// young counts the entries that leave quarantine before their time.
+func (p *Pool) young(drop []*entry) uint64 {
 	var n uint64
 	for _, e := range drop {
-		if !p.restedLocked(e) {
+		if !p.rested(e) {
 			n++
 		}
 	}
@@ -128,12 +128,17 @@ func (p *Pool) oldestLocked() int {
 }
 
 // reclaimableLocked returns the slots of the pool's own extents that are free or
-// only wait for their age.
+// only wait for their age. It looks at what rests, not at what is allocated.
 func (p *Pool) reclaimableLocked() *bitmap {
 	free := *p.table.avail
-	for slot := p.table.own.next(0); slot >= 0; slot = p.table.own.next(slot + 1) {
-		if p.reclaimableSlotLocked(slot) {
-			free.set(slot)
+	for _, queue := range p.table.resting {
+		for at := queue.Front(); at != nil; at = at.Next() {
+			first, last := slots(at.Value.(*entry).Range)
+			for slot := first; slot <= last; slot++ {
+				if p.reclaimableSlotLocked(slot) {
+					free.set(slot)
+				}
+			}
 		}
 	}
 	return &free
@@ -146,7 +151,7 @@ func (p *Pool) reclaimableSlotLocked(slot int) bool {
 		return false
 	}
 	for _, e := range p.table.slots[slot] {
-		if e.State != StateQuarantined || p.tracesLocked(e) != 0 {
+		if e.State != StateQuarantined || p.traces(e) != 0 {
 			return false
 		}
 	}
@@ -174,7 +179,7 @@ func (p *Pool) exhaustedLocked(free *bitmap, n int) error {
 	}
 	queue := p.table.resting[SegmentPool]
 	for at := queue.Front(); at != nil; at = at.Next() {
-		switch traces := p.tracesLocked(at.Value.(*entry)); {
+		switch traces := p.traces(at.Value.(*entry)); {
 		case traces&TraceUnknown != 0:
 			e.Unknown++
 		case traces != 0:

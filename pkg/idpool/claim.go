@@ -34,7 +34,7 @@ func (p *Pool) Claim(b Bucket, pod PodUID, sandbox string, r Range) error {
 	pl := newPlan()
 	pl.drop = drop
 	pl.put = []*entry{p.allocationLocked(r, pod, sandbox)}
-	pl.count = Counters{Claimed: 1, EarlyReleases: p.youngLocked(drop)}
+	pl.count = Counters{Claimed: 1, EarlyReleases: p.young(drop)}
 	if len(drop) > 0 {
 		pl.count.ClaimedFromQuarantine = 1
 	}
@@ -69,7 +69,7 @@ func (p *Pool) makeWayLocked(pod PodUID, r Range) ([]*entry, error) {
 	overlapping := p.table.overlapping(r)
 	for _, e := range overlapping {
 		resumed := e.Pod == pod && e.Range == r
-		if e.State == StateQuarantined && (resumed || p.tracesLocked(e) == 0) {
+		if e.State == StateQuarantined && (resumed || p.traces(e) == 0) {
 			continue
 		}
 		holder, _ := p.tellLocked(e)

@@ -37,8 +37,6 @@ const (
 
 // Findings returns what is odd about the ledger now, ordered by range.
 func (p *Pool) Findings() []Finding {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
 	var found []Finding
 	for _, own := range p.table.extents {
 		for _, theirs := range p.table.kubelet {
@@ -50,15 +48,14 @@ func (p *Pool) Findings() []Finding {
 			}
 		}
 	}
-	p.table.all(func(e *entry) bool {
-		found = append(found, p.oddLocked(e)...)
-		return true
-	})
+	for _, e := range p.entries() {
+		found = append(found, p.odd(e)...)
+	}
 	slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
 	return found
 }
 
-func (p *Pool) oddLocked(e *entry) []Finding {
+func (p *Pool) odd(e *entry) []Finding {
 	if e.State == StateReserved {
 		return nil // an operator's own words
 	}

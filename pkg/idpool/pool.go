@@ -38,7 +38,7 @@ type Pool struct {
 	clock   clock.PassiveClock
 
 	mu       sync.RWMutex
-	table    *table
+	table    *table // its extents never change and need no lock
 	cursor   int // slot from which the next search starts
 	counters Counters
 }
@@ -134,22 +134,39 @@ func (p *Pool) Holder(id uint32) (Allocation, bool) {
 
 // List returns all entries, ordered by their first id.
 func (p *Pool) List() []Allocation {
+	entries := p.entries()
+	list := make([]Allocation, len(entries))
+	for i, e := range entries {
+		list[i] = p.tell(e)
+	}
+	return list
+}
+
+// entries returns all entries, ordered by their first id. They never change, so
+// the lock is not held while a caller walks through them.
+func (p *Pool) entries() []*entry {
 	p.mu.RLock()
-	defer p.mu.RUnlock()
-	var list []Allocation
+	var entries []*entry
 	p.table.all(func(e *entry) bool {
-		a, _ := p.tellLocked(e)
-		list = append(list, a)
+		entries = append(entries, e)
 		return true
 	})
-	slices.SortFunc(list, func(a, b Allocation) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
-	return list
+	p.mu.RUnlock()
+	byStart := func(a, b *entry) int { return cmp.Compare(a.Range.Start, b.Range.Start) }
+	if !slices.IsSortedFunc(entries, byStart) { // several entries share a slot
+		slices.SortFunc(entries, byStart)
+	}
+	return entries
 }
 
 func (p *Pool) tellLocked(e *entry) (Allocation, bool) {
 	if e == nil {
 		return Allocation{}, false
 	}
+	return p.tell(e), true
+}
+
+func (p *Pool) tell(e *entry) Allocation {
 	return Allocation{
 		Range:       e.Range,
 		State:       e.State,
@@ -158,17 +175,17 @@ func (p *Pool) tellLocked(e *entry) (Allocation, bool) {
 		Sandboxes:   slices.Clone(e.Sandboxes),
 		Reservation: e.Name,
 		Since:       e.Since,
-		Traces:      p.tracesLocked(e),
-	}, true
+		Traces:      p.traces(e),
+	}
 }
 
-// tracesLocked returns what keeps e from being given away, apart from its age.
-func (p *Pool) tracesLocked(e *entry) Trace {
+// traces returns what keeps e from being given away, apart from its age.
+func (p *Pool) traces(e *entry) Trace {
 	if p.witness == nil || e.State != StateQuarantined {
 		return 0
 	}
 	return p.witness.Traces(e.Range, e.Since)
 }
 
-// restedLocked says whether e has been in quarantine for the minimum age.
-func (p *Pool) restedLocked(e *entry) bool { return p.clock.Since(e.Since) >= p.age }
+// rested says whether e has been in quarantine for the minimum age.
+func (p *Pool) rested(e *entry) bool { return p.clock.Since(e.Since) >= p.age }

@@ -48,10 +48,10 @@ func (p *Pool) Reap(b Bucket, limit int) (int, error) {
 	for _, segment := range []Segment{SegmentKubelet, SegmentPool, SegmentExternal} {
 		for at := p.table.resting[segment].Front(); at != nil && len(pl.drop) < limit; at = at.Next() {
 			e := at.Value.(*entry)
-			if !p.restedLocked(e) {
+			if !p.rested(e) {
 				break // all that follow are younger
 			}
-			if p.tracesLocked(e) == 0 {
+			if p.traces(e) == 0 {
 				pl.drop = append(pl.drop, e)
 			}
 		}

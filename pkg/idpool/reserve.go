@@ -30,7 +30,7 @@ func (p *Pool) Reserve(b Bucket, name string, r Range) error {
 	pl := newPlan()
 	pl.drop = drop
 	pl.put = []*entry{p.table.newEntry(record{Range: r, State: StateReserved, Name: name, Since: p.clock.Now()})}
-	pl.count.EarlyReleases = p.youngLocked(drop)
+	pl.count.EarlyReleases = p.young(drop)
 	if err := p.applyLocked(b, pl); err != nil {
 		return fmt.Errorf("reserve range %s as %q: %w", r, name, err)
 	}

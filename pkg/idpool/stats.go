@@ -100,7 +100,7 @@ func (p *Pool) useLocked(slot int) use {
 			this = useAllocated
 		case e.State == StateReserved:
 			this = useReserved
-		case p.tracesLocked(e) != 0:
+		case p.traces(e) != 0:
 			this = useHeld
 		}
 		strongest = max(strongest, this)
