@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -37,72 +36,64 @@ func Create(ctx context.Context, req Request) (Pins, error) {
 	return pins, nil
 }
 
-// build runs on a thread of its own, which it leaves inside the pod's namespaces. The child is
-// gone when it returns.
+// build runs on a thread of its own, which may end inside the pod's namespaces. The child is gone
+// when it returns.
 func build(ctx context.Context, req Request, pins Pins) (err error) {
-	var flags []uintptr
-	join := 0
-	for _, k := range kinds {
-		if k.path(pins) == "" {
-			continue
-		}
-		flags = append(flags, k.flag)
-		if k.flag != unix.CLONE_NEWUSER {
-			join |= int(k.flag)
-		}
-	}
-	c, err := startChild(ctx, req.User, flags)
+	c, err := startChild()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
+	if err := c.setUp(ctx, req); err != nil {
+		return err
+	}
 	if req.User != nil {
 		if err := c.writeMaps(*req.User); err != nil {
 			return err
 		}
 	}
-	if req.Hostname != "" || len(req.Sysctls) > 0 {
-		// With the host's credentials: from inside the user namespace some sysctls are EACCES.
-		if err := unix.Setns(c.pidfd, join); err != nil {
-			return fmt.Errorf("enter namespaces of child %d: %w", c.pid, err)
+	if err := c.configure(ctx, req, pins); err != nil {
+		return err
+	}
+	return c.pin(pins)
+}
+
+// configure writes the pod's sysctls. Whom the kernel lets write one differs: those of an IPC
+// namespace only the root of its user namespace since 6.10 and only the host's root before,
+// kernel.domainname only the host's root. So the child, which is the pod's root, tries first, and
+// this thread where it may not.
+func (c *child) configure(ctx context.Context, req Request, pins Pins) error {
+	joined := false
+	for _, s := range sortedSysctls(req.Sysctls) {
+		errno, err := c.writeSysctl(ctx, s)
+		switch {
+		case err != nil:
+			return err
+		case errno == 0:
+			continue
+		case errno != unix.EACCES && errno != unix.EPERM:
+			return s.writeError(errno)
 		}
-		if err := configure(req); err != nil {
+		if !joined {
+			if err := unix.Setns(c.pidfd, joinFlags(pins)); err != nil {
+				return fmt.Errorf("enter namespaces of child %d: %w", c.pid, err)
+			}
+			joined = true
+		}
+		if err := s.write(req.User); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// joinFlags are the CLONE_NEW* flags of what a thread of this process can enter.
+func joinFlags(pins Pins) int {
+	flags := 0
 	for _, k := range kinds {
-		if path := k.path(pins); path != "" {
-			if err := unix.Mount(c.proc("ns/"+k.proc), path, "", unix.MS_BIND, ""); err != nil {
-				return fmt.Errorf("pin %s namespace at %s: %w", k.name, path, err)
-			}
+		if k.flag != unix.CLONE_NEWUSER && k.path(pins) != "" {
+			flags |= int(k.flag)
 		}
 	}
-	return nil
-}
-
-// writeMaps gives the child's user namespace its ids. Its setgroups stays "allow": the writer
-// has CAP_SETGID over the parent namespace, so the kernel does not ask for "deny".
-func (c *child) writeMaps(m IDMap) error {
-	line := fmt.Appendf(nil, "0 %d %d\n", m.HostID, m.Length)
-	for _, name := range []string{"uid_map", "gid_map"} {
-		f, err := os.OpenFile(c.proc(name), os.O_WRONLY, 0)
-		if err != nil {
-			return fmt.Errorf("map ids: %w", err)
-		}
-		_, err = f.Write(line) // the kernel takes a map in one write, once
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("map %d ids from host id %d on: %w", m.Length, m.HostID, err)
-		}
-	}
-	return nil
-}
-
-// configure sets what lives in the namespaces that this thread has entered.
-func configure(req Request) error {
-	if req.Hostname != "" {
-		if err := unix.Sethostname([]byte(req.Hostname)); err != nil {
-			return fmt.Errorf("set hostname %q: %w", req.Hostname, err)
-		}
-	}
-	return writeSysctls(req.Sysctls, req.User)
+	return flags
 }

@@ -42,6 +42,25 @@ func CheckLimits() error {
 	return errors.Join(errs...)
 }
 
+// liftLimits removes those limits from the process that is about to create a user namespace, or
+// raises them as far as it goes. The limits of this process stay as they are.
+func liftLimits(pid int) error {
+	for _, a := range accounted {
+		unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+		err := unix.Prlimit(pid, a.resource, &unlimited, nil)
+		if errors.Is(err, unix.EPERM) {
+			var now unix.Rlimit
+			if err = unix.Prlimit(pid, a.resource, nil, &now); err == nil {
+				err = unix.Prlimit(pid, a.resource, &unix.Rlimit{Cur: now.Max, Max: now.Max}, nil)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("set rlimit %s of the namespace child: %w", a.name, err)
+		}
+	}
+	return nil
+}
+
 func hasCapability(capability uint) (bool, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -3,6 +3,7 @@ package ns
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -68,6 +69,37 @@ func SplitSysctls(sysctls map[string]string) (early, late map[string]string) {
 		}
 	}
 	return early, late
+}
+
+// sysctl is one to be written.
+type sysctl struct {
+	name, value string
+	path        []string
+}
+
+// sortedSysctls returns valid sysctls in the order in which they are written: that of their
+// names, so that the outcome does not depend on chance.
+func sortedSysctls(sysctls map[string]string) []sysctl {
+	var sorted []sysctl
+	for _, name := range slices.Sorted(maps.Keys(sysctls)) {
+		path, err := sysctlPath(name)
+		if err != nil {
+			continue // refused before, by ValidateSysctl
+		}
+		sorted = append(sorted, sysctl{name, sysctls[name], path})
+	}
+	return sorted
+}
+
+// file is the path of s.
+func (s sysctl) file() string {
+	return "/proc/sys/" + strings.Join(s.path, "/")
+}
+
+// line is what is written to the file. The newline lets an empty value clear a list, as with
+// sysctl(8).
+func (s sysctl) line() []byte {
+	return []byte(s.value + "\n")
 }
 
 // sysctlPath converts a name to its components below /proc/sys. No component is empty, "." or

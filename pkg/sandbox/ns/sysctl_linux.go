@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +35,11 @@ func WriteSysctls(ctx context.Context, pins Pins, user *IDMap, sysctls map[strin
 				return
 			}
 		}
-		err = writeSysctls(sysctls, user)
+		for _, s := range sortedSysctls(sysctls) {
+			if err = s.write(user); err != nil {
+				return
+			}
+		}
 	})
 	return err
 }
@@ -56,46 +57,24 @@ func enter(path string, k kind) error {
 	return nil
 }
 
-// writeSysctls writes through the namespaces of the calling thread, in the order of the names so
-// that the outcome does not depend on chance.
-func writeSysctls(sysctls map[string]string, user *IDMap) error {
-	if len(sysctls) == 0 {
-		return nil
-	}
-	root, err := unix.Open("/proc/sys", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open /proc/sys: %w", err)
-	}
-	defer unix.Close(root)
-	for _, name := range slices.Sorted(maps.Keys(sysctls)) {
-		if err := writeSysctl(root, name, sysctls[name], user); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func writeSysctl(root int, name, value string, user *IDMap) error {
-	path, err := sysctlPath(name)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Openat2(root, strings.Join(path, "/"), &unix.OpenHow{
+// write sets s through the namespaces of the calling thread and with its credentials.
+func (s sysctl) write(user *IDMap) error {
+	// The path has no component that could lead elsewhere, and /proc/sys no symlinks.
+	fd, err := unix.Openat2(unix.AT_FDCWD, s.file(), &unix.OpenHow{
 		Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		Resolve: unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
-		return sysctlError(name, value, err)
+		return s.writeError(err)
 	}
 	defer unix.Close(fd)
-	if user != nil && sysctlOwner(path) == ownerNetwork {
-		if err := requireOwner(fd, name, user.HostID); err != nil {
+	if user != nil && sysctlOwner(s.path) == ownerNetwork {
+		if err := s.requireOwner(fd, user.HostID); err != nil {
 			return err
 		}
 	}
-	// One write per value. The newline lets an empty value clear a list, as with sysctl(8).
-	if _, err := unix.Write(fd, []byte(value+"\n")); err != nil {
-		return sysctlError(name, value, err)
+	if _, err := unix.Write(fd, s.line()); err != nil { // the kernel takes a value in one write
+		return s.writeError(err)
 	}
 	return nil
 }
@@ -103,23 +82,23 @@ func writeSysctl(root int, name, value string, user *IDMap) error {
 // requireOwner refuses a file below /proc/sys/net that is not the network namespace's. The kernel
 // shows those of a namespace as owned by the root of its user namespace, and a table that a
 // module registered for the whole host as owned by the host's root, who is writing here.
-func requireOwner(fd int, name string, uid uint32) error {
+func (s sysctl) requireOwner(fd int, uid uint32) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("sysctl %s: %w", name, err)
+		return fmt.Errorf("owner of sysctl %s: %w", s.name, err)
 	}
 	if st.Uid != uid {
-		return fmt.Errorf("%w: %q is not kept per namespace by this kernel", ErrSysctl, name)
+		return fmt.Errorf("%w: %q is not kept per namespace by this kernel", ErrSysctl, s.name)
 	}
 	return nil
 }
 
-// sysctlError tells the pod's mistakes from the system's.
-func sysctlError(name, value string, err error) error {
-	for _, mistake := range []error{unix.ENOENT, unix.EINVAL, unix.ERANGE, unix.EISDIR, unix.ELOOP} {
+// writeError tells the pod's mistakes from the system's.
+func (s sysctl) writeError(err error) error {
+	for _, mistake := range []error{unix.ENOENT, unix.ENOTDIR, unix.EINVAL, unix.ERANGE, unix.EISDIR, unix.ELOOP} {
 		if errors.Is(err, mistake) {
-			return fmt.Errorf("%w: write %q to %q: %w", ErrSysctl, value, name, err)
+			return fmt.Errorf("%w: write %q to %q: %w", ErrSysctl, s.value, s.name, err)
 		}
 	}
-	return fmt.Errorf("write sysctl %q = %q: %w", name, value, err)
+	return fmt.Errorf("write %q to sysctl %q: %w", s.value, s.name, err)
 }
