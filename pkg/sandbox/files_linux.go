@@ -27,15 +27,11 @@ func (r Record) owner() int {
 	return int(r.Range.Start)
 }
 
-// makeFiles creates the sandbox's directory with what its containers see as /dev/shm,
+// makeFiles fills the sandbox's directory with what its containers see as /dev/shm,
 // /etc/resolv.conf and /etc/hostname. All of it belongs to the pod's root on disk, so none of
 // it needs an idmapped mount.
 func (m *Manager) makeFiles(rec Record) error {
 	p := m.Paths(rec.ID)
-	// 0711: in-pod root is not host root and has to reach the files below.
-	if err := os.MkdirAll(p.Dir, 0o711); err != nil {
-		return fmt.Errorf("make sandbox directory: %w", err)
-	}
 	resolv, err := resolvConf(rec.Spec.DNS)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -89,18 +90,24 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 // bringUp takes a reserved sandbox to PhaseReady. What it leaves behind on an error is removed
 // by its caller.
 func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
+	// 0711: in-pod root is not host root and has to reach the files below.
+	if err := os.MkdirAll(m.Paths(rec.ID).Dir, 0o711); err != nil {
+		return Record{}, fmt.Errorf("make sandbox directory: %w", err)
+	}
+	up := rec
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.makeFiles(rec) })
 	group.Go(func() (err error) {
-		if rec.Pins, err = m.makeNamespaces(gctx, rec); err != nil {
+		if up.Pins, err = m.makeNamespaces(gctx, up); err != nil {
 			return err
 		}
-		rec.IPs, err = m.attach(gctx, rec)
+		up.IPs, err = m.attach(gctx, up)
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return Record{}, fmt.Errorf("bring up sandbox %s: %w", rec.ID, err)
 	}
+	rec = up
 	rec.Phase = PhaseReady
 	if err := m.save(rec); err != nil {
 		return Record{}, err
