@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -53,15 +54,19 @@ func (m *Mounter) tryIDMap(path string, ns fd, recursive bool) error {
 
 // blame finds which of the mounts at and below path refuses.
 func (m *Mounter) blame(path string, ns fd, refusal error) error {
-	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
-	if err != nil {
-		return explain(refusal, path)
-	}
 	if err := m.tryIDMap(path, ns, false); err != nil {
 		return explain(err, path)
 	}
+	real, err := filepath.EvalSymlinks(path) // as the mount table spells it
+	if err != nil {
+		return explain(refusal, path)
+	}
+	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+	if err != nil {
+		return explain(refusal, path)
+	}
 	for _, mount := range below {
-		if !strings.HasPrefix(mount.Mountpoint, path+"/") {
+		if !strings.HasPrefix(mount.Mountpoint, real+"/") {
 			continue
 		}
 		var refused *IDMapError

@@ -229,3 +229,18 @@ func TestMainThreadStays(t *testing.T) {
 		t.Errorf("mount namespace was %s, is %s", before, after)
 	}
 }
+
+// TestStageHoldsNothing holds that the stage keeps nothing alive that the host unmounts, though it began as
+// a copy of the host's mount table.
+func TestStageHoldsNothing(t *testing.T) {
+	testkit.RequireRoot(t)
+	m, device, dir := newMounter(t, WayStaged), loopDevice(t), tempDir(t)
+	must(t, unix.Mount(device, dir, "ext4", 0, ""))
+	must(t, m.stage.run(func() error { return nil }))
+	must(t, unix.Unmount(dir, 0))
+	exclusive, err := os.OpenFile(device, os.O_RDWR|unix.O_EXCL, 0) // EBUSY while mounted anywhere
+	if err != nil {
+		t.Fatalf("still mounted in the stage: %v", err)
+	}
+	exclusive.Close()
+}

@@ -53,7 +53,8 @@ func newPodLength(t testing.TB, length uint32) *testPod {
 	p := &testPod{key: fmt.Sprintf("pod-%d", host), mapping: Mapping{HostID: host, Length: length}}
 	extent := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(host), Size: int(length)}}
 	p.process = exec.Command("/proc/self/exe")
-	p.process.Env = append(os.Environ(), insideEnv+"=1")
+	// With the race detector a program sleeps for a second when it ends, unless told otherwise.
+	p.process.Env = append(os.Environ(), insideEnv+"=1", "GORACE=atexit_sleep_ms=0")
 	p.process.Stderr = os.Stderr
 	p.process.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: extent, GidMappings: extent,
