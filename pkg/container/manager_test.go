@@ -1,0 +1,421 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"k8s.io/klog/v2"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// node is a manager with what it stands on, so that a test can start it again.
+type node struct {
+	*Manager
+	engine *fakeEngine
+	opts   Options
+	sb     sandbox.Record
+}
+
+func newNode(t *testing.T) *node {
+	t.Helper()
+	dir := t.TempDir()
+	db, err := state.Open(state.Options{Path: filepath.Join(dir, "state.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	engine := newFakeEngine()
+	n := &node{
+		engine: engine,
+		opts: Options{
+			DB: db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
+			Inspector: engine, Execs: engine, Rootfs: engine,
+			Clock:          clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0)),
+			Logger:         klog.Background(),
+			StateDir:       filepath.Join(dir, "run"),
+			Handlers:       map[string]Handler{"runc": {Runtime: "io.containerd.runc.v2", BinaryName: "runc", Snapshotter: "overlayfs"}},
+			DefaultHandler: "runc",
+		},
+		sb: sandbox.Record{
+			ID:    "sb1",
+			Phase: sandbox.PhaseReady,
+			Range: &idpool.Range{Start: 1 << 20, Length: idpool.Unit},
+			Pins:  ns.Pins{User: "/run/u", Network: "/run/n", IPC: "/run/i", UTS: "/run/t"},
+			Spec: sandbox.Spec{
+				Metadata:     sandbox.Metadata{Name: "p", Namespace: "default", UID: "u"},
+				LogDirectory: filepath.Join(dir, "log"),
+				Namespaces:   sandbox.Namespaces{Network: sandbox.ModePod, IPC: sandbox.ModePod, User: &sandbox.UserNamespace{}},
+			},
+		},
+	}
+	n.restart(t)
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func (n *node) restart(t *testing.T) {
+	t.Helper()
+	if n.Manager != nil {
+		n.Close()
+	}
+	m, err := New(n.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Manager = m
+}
+
+func containerSpec(name string) Spec {
+	return Spec{Metadata: Metadata{Name: name}, Image: "busybox", LogPath: name + ".log"}
+}
+
+func (n *node) mustStart(t *testing.T, name string) string {
+	t.Helper()
+	id, err := n.Create(t.Context(), n.sb, containerSpec(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(t.Context(), n.sb, id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// await waits until the container has the state.
+func (n *node) await(t *testing.T, id string, want State) Record {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		rec, err := n.Get(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec.State == want {
+			return rec
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("container is %s, want %s", rec.State, want)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (n *node) wantNothingLeft(t *testing.T) {
+	t.Helper()
+	if got := n.engine.left(); len(got) > 0 {
+		t.Errorf("left in the engine: %q", got)
+	}
+	entries, err := os.ReadDir(filepath.Join(n.opts.StateDir, "containers"))
+	if err != nil || len(entries) > 0 {
+		t.Errorf("left in the state directory: %v, %v", entries, err)
+	}
+	if got := n.all(); len(got) > 0 {
+		t.Errorf("left in the database: %v", got)
+	}
+}
+
+func TestCreateFailureLeavesNothing(t *testing.T) {
+	for _, step := range []string{"prepare", "mount", "record", "idmap"} {
+		t.Run(step, func(t *testing.T) {
+			n := newNode(t)
+			n.engine.fail = step
+			spec := containerSpec("a")
+			spec.Mounts = []ocispec.Mount{{HostPath: t.TempDir(), ContainerPath: "/data"}}
+			if _, err := n.Create(t.Context(), n.sb, spec); !errors.Is(err, errInjected) {
+				t.Fatalf("got %v, want the injected error", err)
+			}
+			n.wantNothingLeft(t)
+			n.engine.fail = ""
+			if _, err := n.Create(t.Context(), n.sb, spec); err != nil {
+				t.Errorf("the name is not free again: %v", err)
+			}
+		})
+	}
+}
+
+func TestCreateNames(t *testing.T) {
+	n := newNode(t)
+	first, err := n.Create(t.Context(), n.sb, containerSpec("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := n.Create(t.Context(), n.sb, containerSpec("a")); err != nil || again != first {
+		t.Errorf("the same request: got %s, %v, want %s", again, err, first)
+	}
+	other := containerSpec("a")
+	other.TTY = true
+	if _, err := n.Create(t.Context(), n.sb, other); !errors.Is(err, ErrExists) {
+		t.Errorf("another spec of the same name: got %v, want ErrExists", err)
+	}
+	if err := n.Start(t.Context(), n.sb, first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Create(t.Context(), n.sb, containerSpec("a")); !errors.Is(err, ErrExists) {
+		t.Errorf("the name of a running container: got %v, want ErrExists", err)
+	}
+}
+
+func TestCreateRefuses(t *testing.T) {
+	stopped := func(sb *sandbox.Record, _ *Spec) { sb.Phase = sandbox.PhaseStopped }
+	for _, tc := range []struct {
+		name   string
+		change func(*sandbox.Record, *Spec)
+		want   error
+	}{
+		{"stopped sandbox", stopped, sandbox.ErrNotReady},
+		{"unknown image", func(_ *sandbox.Record, s *Spec) { s.Image = "nobody/has" }, errdefs.ErrNotFound},
+		{"another mapping", func(_ *sandbox.Record, s *Spec) {
+			s.Namespaces.Requested = &ocispec.IDMapping{HostID: 7 << 16, Length: idpool.Unit}
+		}, ErrInvalid},
+		{"mapping without a user namespace", func(sb *sandbox.Record, s *Spec) {
+			sb.Range, sb.Spec.Namespaces.User, sb.Pins.User = nil, nil, ""
+			s.Namespaces.Requested = &ocispec.IDMapping{HostID: 1 << 20, Length: idpool.Unit}
+		}, ErrInvalid},
+		{"unknown user", func(_ *sandbox.Record, s *Spec) { s.Security.User.Name = "nobody-here" }, ocispec.ErrUserNotFound},
+		{"source below a file", func(_ *sandbox.Record, s *Spec) {
+			s.Mounts = []ocispec.Mount{{HostPath: "/etc/passwd/x", ContainerPath: "/data"}}
+		}, ErrInvalid},
+		{"unmapped uid", func(_ *sandbox.Record, s *Spec) {
+			uid := int64(70000)
+			s.Security.User.UID = &uid
+		}, ocispec.ErrIDNotMapped},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := newNode(t)
+			sb, spec := n.sb, containerSpec("a")
+			tc.change(&sb, &spec)
+			if _, err := n.Create(t.Context(), sb, spec); !errors.Is(err, tc.want) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+			if got := n.engine.left(); len(got) > 0 {
+				t.Errorf("left in the engine: %q", got)
+			}
+		})
+	}
+}
+
+// A remapped pod's containers come with the mapping that was requested for it.
+func TestCreateInRemappedSandbox(t *testing.T) {
+	n := newNode(t)
+	requested := &ocispec.IDMapping{HostID: 9 << 16, Length: idpool.Unit}
+	n.sb.Spec.Namespaces.User.Requested = requested
+	spec := containerSpec("a")
+	spec.Namespaces.Requested = requested
+	id, err := n.Create(t.Context(), n.sb, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := n.engine.records[id].Spec.Linux.UIDMappings
+	if len(got) != 1 || got[0].HostID != n.sb.Range.Start {
+		t.Errorf("specification maps %v, want the effective range %s", got, n.sb.Range)
+	}
+}
+
+func TestStartFailure(t *testing.T) {
+	for _, step := range []string{"create task", "start task"} {
+		t.Run(step, func(t *testing.T) {
+			n := newNode(t)
+			id, err := n.Create(t.Context(), n.sb, containerSpec("a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.engine.fail = step
+			if err := n.Start(t.Context(), n.sb, id); !errors.Is(err, errInjected) {
+				t.Fatalf("got %v, want the injected error", err)
+			}
+			rec, err := n.Get(id)
+			if err != nil || rec.State != StateExited || rec.Reason != ReasonStartError || rec.ExitCode != startErrorCode {
+				t.Errorf("got %+v, %v", rec, err)
+			}
+			if err := n.Start(t.Context(), n.sb, id); !errors.Is(err, ErrState) {
+				t.Errorf("a second start: got %v, want ErrState", err)
+			}
+			if err := n.Remove(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			n.wantNothingLeft(t)
+		})
+	}
+}
+
+func TestExitIsRecorded(t *testing.T) {
+	for _, tc := range []struct {
+		code   uint32
+		oom    bool
+		reason string
+	}{{0, false, ReasonCompleted}, {3, false, ReasonError}, {137, true, ReasonOOMKilled}} {
+		t.Run(tc.reason, func(t *testing.T) {
+			n := newNode(t)
+			id := n.mustStart(t, "a")
+			if tc.oom {
+				n.NoteOOM(id)
+			}
+			n.engine.end(id, tc.code)
+			rec := n.await(t, id, StateExited)
+			if rec.ExitCode != int32(tc.code) || rec.Reason != tc.reason || rec.FinishedAt.IsZero() {
+				t.Errorf("got code %d, reason %s, finished %s", rec.ExitCode, rec.Reason, rec.FinishedAt)
+			}
+			if len(n.engine.tasks)+len(n.engine.mounted) > 0 {
+				t.Errorf("task or root filesystem is left: %q", n.engine.left())
+			}
+		})
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Run("stop signal", func(t *testing.T) {
+		n := newNode(t)
+		id := n.mustStart(t, "a")
+		if err := n.Stop(t.Context(), id, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if rec, _ := n.Get(id); rec.ExitCode != 128+2 {
+			t.Errorf("exit code %d, want that of the image's SIGINT", rec.ExitCode)
+		}
+		if err := n.Stop(t.Context(), id, time.Minute); err != nil {
+			t.Errorf("a second stop: %v", err)
+		}
+	})
+	t.Run("kill after grace", func(t *testing.T) {
+		n := newNode(t)
+		n.engine.ignoreTerm = true
+		id := n.mustStart(t, "a")
+		if err := n.Stop(t.Context(), id, 20*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if rec, _ := n.Get(id); rec.ExitCode != 128+killSignal {
+			t.Errorf("exit code %d, want that of SIGKILL", rec.ExitCode)
+		}
+	})
+	t.Run("all of a sandbox", func(t *testing.T) {
+		n := newNode(t)
+		n.engine.ignoreTerm = true
+		a, b := n.mustStart(t, "a"), n.mustStart(t, "b")
+		if err := n.StopAll(t.Context(), n.sb.ID); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{a, b} {
+			if rec, _ := n.Get(id); rec.State != StateExited {
+				t.Errorf("container %s is %s", id, rec.State)
+			}
+		}
+		if len(n.engine.forgotten) == 0 {
+			t.Error("the pod's idmapped layers are still held")
+		}
+	})
+}
+
+func TestRemoveIsRepeatable(t *testing.T) {
+	n := newNode(t)
+	id := n.mustStart(t, "a")
+	n.engine.fail = "remove snapshot"
+	if err := n.Remove(t.Context(), id); !errors.Is(err, errInjected) {
+		t.Fatalf("got %v, want the injected error", err)
+	}
+	if _, err := n.Get(id); err != nil {
+		t.Fatalf("the record went before what it stands for: %v", err)
+	}
+	n.engine.fail = ""
+	if err := n.Remove(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	n.wantNothingLeft(t)
+}
+
+func TestRecover(t *testing.T) {
+	find := func(n *node) func(string) (sandbox.Record, error) {
+		return func(string) (sandbox.Record, error) { return n.sb, nil }
+	}
+	t.Run("running", func(t *testing.T) {
+		n := newNode(t)
+		id := n.mustStart(t, "a")
+		n.restart(t)
+		if err := n.Recover(t.Context(), find(n)); err != nil {
+			t.Fatal(err)
+		}
+		n.engine.end(id, 7)
+		if rec := n.await(t, id, StateExited); rec.ExitCode != 7 {
+			t.Errorf("exit code %d, want 7", rec.ExitCode)
+		}
+	})
+	t.Run("task is gone", func(t *testing.T) {
+		n := newNode(t)
+		id := n.mustStart(t, "a")
+		n.Close()
+		delete(n.engine.tasks, id)
+		n.restart(t)
+		if err := n.Recover(t.Context(), find(n)); err != nil {
+			t.Fatal(err)
+		}
+		if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonUnknown || rec.ExitCode != unknownExitCode {
+			t.Errorf("got %+v", rec)
+		}
+	})
+	t.Run("half made", func(t *testing.T) {
+		n := newNode(t)
+		rec := n.newRecord(n.sb, containerSpec("a"), n.engine.images["busybox"], n.opts.Handlers["runc"])
+		if _, err := n.reserve(rec); err != nil {
+			t.Fatal(err)
+		}
+		n.engine.snapshots[rec.ID] = true
+		if err := os.MkdirAll(n.Paths(rec.ID).Rootfs, 0o711); err != nil {
+			t.Fatal(err)
+		}
+		n.restart(t)
+		if err := n.Recover(t.Context(), find(n)); err != nil {
+			t.Fatal(err)
+		}
+		n.wantNothingLeft(t)
+	})
+	t.Run("start was interrupted", func(t *testing.T) {
+		n := newNode(t)
+		id, err := n.Create(t.Context(), n.sb, containerSpec("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.engine.tasks[id] = &fakeTask{exited: make(chan struct{})}
+		n.restart(t)
+		// The cause is reported: somebody asked for that start.
+		_ = n.Recover(t.Context(), find(n))
+		if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonStartError || len(n.engine.tasks) > 0 {
+			t.Errorf("got %+v, tasks %v", rec, n.engine.tasks)
+		}
+	})
+	t.Run("sandbox stopped", func(t *testing.T) {
+		n := newNode(t)
+		id, err := n.Create(t.Context(), n.sb, containerSpec("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.sb.Phase = sandbox.PhaseStopped
+		n.restart(t)
+		if err := n.Recover(t.Context(), find(n)); err != nil {
+			t.Fatal(err)
+		}
+		if rec, _ := n.Get(id); rec.State != StateExited {
+			t.Errorf("container is %s", rec.State)
+		}
+	})
+	t.Run("engine away", func(t *testing.T) {
+		n := newNode(t)
+		id := n.mustStart(t, "a")
+		n.restart(t)
+		n.engine.fail = "list tasks"
+		if err := n.Recover(context.Background(), find(n)); !errors.Is(err, errInjected) {
+			t.Fatalf("got %v, want the injected error", err)
+		}
+		if rec, _ := n.Get(id); rec.State != StateRunning {
+			t.Errorf("container is %s without anybody having asked containerd", rec.State)
+		}
+	})
+}
