@@ -37,7 +37,7 @@ hostUsers: false gets 65,536 host ids that no other pod of the node has.`,
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(serveCommand(), poolCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), poolCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), versionCommand())
 	return root
 }
 

@@ -25,12 +25,19 @@ type node struct {
 	kernel  *kernel.Prober
 	engine  *engine.Engine
 	network *network.Network
+
+	recovery recovery
 }
 
 var _ cri.Node = (*node)(nil)
 
 // RuntimeReady asks containerd.
-func (n *node) RuntimeReady(ctx context.Context) error { return n.engine.Ready(ctx) }
+func (n *node) RuntimeReady(ctx context.Context) error {
+	if err := n.recovery.pending(); err != nil {
+		return err
+	}
+	return n.engine.Ready(ctx)
+}
 
 // NetworkReady asks the CNI configuration.
 func (n *node) NetworkReady(ctx context.Context) error { return n.network.Status(ctx) }

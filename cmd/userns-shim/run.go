@@ -24,11 +24,15 @@ import (
 // recoverRetry is the pause before containerd is asked again at the start.
 const recoverRetry = time.Second
 
-// run recovers what an earlier run left, and serves until ctx ends. It closes the daemon.
+// run serves until ctx ends, and closes the daemon. It recovers first what an earlier run left;
+// while containerd does not answer, only the calls that tell of the node are served.
 func (d *daemon) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := d.recover(ctx); err != nil {
-		return err
+	if err := d.sandboxes.Recover(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Recovery of pod sandboxes")
+	}
+	if err := d.recoverContainers(ctx); err != nil {
+		d.node.recovery.wait(err)
 	}
 	listener, err := listenUnix(strings.TrimPrefix(d.cfg.Listen, "unix://"), criSocketMode)
 	if err != nil {
@@ -38,7 +42,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	server := grpc.NewServer(cri.ServerOptions(klog.FromContext(ctx), func(string, codes.Code, time.Duration) {})...)
+	server := grpc.NewServer(cri.Interceptors{
+		Logger:  klog.FromContext(ctx),
+		Observe: func(string, codes.Code, time.Duration) {},
+		Ready:   d.node.recovery.pending,
+	}.ServerOptions()...)
 	cri.Register(server, d.services)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -47,6 +55,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return nil
 	})
 	group.Go(func() error { return server.Serve(listener) })
+	group.Go(func() error { return d.awaitRecovery(gctx) })
 	group.Go(func() error {
 		return admin.Serve(gctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
 	})
@@ -70,29 +79,37 @@ func stopGracefully(server *grpc.Server) {
 	server.GracefulStop()
 }
 
-// recover reconciles the records with the node before the socket answers. While containerd
-// does not answer it waits: nothing can be said about containers without it. A sandbox or
-// container that cannot be recovered is logged, and left to its removal.
-func (d *daemon) recover(ctx context.Context) error {
-	logger := klog.FromContext(ctx)
-	if err := d.sandboxes.Recover(ctx); err != nil {
-		logger.Error(err, "Recovery of pod sandboxes")
+// recoverContainers reconciles the records with containerd. Its error says that containerd does
+// not answer; a container that cannot be recovered is logged, and left to its removal.
+func (d *daemon) recoverContainers(ctx context.Context) error {
+	err := d.containers.Recover(ctx, d.sandboxes.Get)
+	if errors.Is(err, errdefs.ErrUnavailable) {
+		return err
 	}
-	for {
-		err := d.containers.Recover(ctx, d.sandboxes.Get)
-		if !errors.Is(err, errdefs.ErrUnavailable) {
-			if err != nil {
-				logger.Error(err, "Recovery of containers")
-			}
-			return nil
-		}
-		logger.Info("Waiting for containerd", "address", d.cfg.Containerd.Address, "reason", err)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Recovery of containers")
+	}
+	return nil
+}
+
+// awaitRecovery goes on until containerd has answered once.
+func (d *daemon) awaitRecovery(ctx context.Context) error {
+	ticker := time.NewTicker(recoverRetry)
+	defer ticker.Stop()
+	for d.node.recovery.pending() != nil {
+		klog.FromContext(ctx).Info("Waiting for containerd", "address", d.cfg.Containerd.Address)
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(recoverRetry):
+			return nil
+		case <-ticker.C:
 		}
+		if err := d.recoverContainers(ctx); err != nil {
+			d.node.recovery.wait(err)
+			continue
+		}
+		d.node.recovery.done()
 	}
+	return nil
 }
 
 // The sockets' modes: CRI is root's and its group's, as on other runtimes.

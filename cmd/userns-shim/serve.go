@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"flag"
+	"log/slog"
 
+	"github.com/containerd/log"
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
@@ -95,6 +98,7 @@ func serve(ctx context.Context, cfg config.Config) error {
 	defer klog.Flush()
 	logger := klog.Background()
 	ctx = klog.NewContext(ctx, logger)
+	bridgeLibraryLogs(logger)
 	logger.Info("Starting", "version", version.Version, "listen", cfg.Listen, "containerd", cfg.Containerd.Address)
 	d, err := newDaemon(ctx, cfg)
 	if err != nil {
@@ -102,3 +106,13 @@ func serve(ctx context.Context, cfg config.Config) error {
 	}
 	return d.run(ctx)
 }
+
+// bridgeLibraryLogs sends what containerd's libraries log into our log. What they call errors
+// comes back to us as errors too, so theirs are for those who ask for more.
+func bridgeLibraryLogs(logger klog.Logger) {
+	slog.SetDefault(slog.New(logr.ToSlogHandler(logger.WithName("containerd").V(libraryLevel))))
+	log.UseSlog()
+}
+
+// libraryLevel is the verbosity of libraries' messages.
+const libraryLevel = 3

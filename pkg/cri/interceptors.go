@@ -34,33 +34,47 @@ var readOnly = map[string]bool{
 // long it took.
 type Observe func(method string, code codes.Code, took time.Duration)
 
+// Interceptors stand around every call.
+type Interceptors struct {
+	Logger  klog.Logger
+	Observe Observe
+	// Ready returns an error while calls that depend on recovered state cannot be served yet.
+	Ready func() error
+}
+
+// alwaysServed are the calls that tell of the node, not of its pods.
+var alwaysServed = map[string]bool{"Version": true, "Status": true, "RuntimeConfig": true, "UpdateRuntimeConfig": true}
+
 // ServerOptions are the options that a gRPC server for CRI needs: message sizes, and
 // interceptors that log, observe, turn errors into codes and survive a panic.
-func ServerOptions(logger klog.Logger, observe Observe) []grpc.ServerOption {
+func (i Interceptors) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-			err = run(ctx, logger, observe, info.FullMethod, func(ctx context.Context) error {
+			err = i.run(ctx, info.FullMethod, func(ctx context.Context) error {
 				resp, err = next(ctx, req)
 				return err
 			})
 			return resp, err
 		}),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			return run(stream.Context(), logger, observe, info.FullMethod, func(context.Context) error {
+			return i.run(stream.Context(), info.FullMethod, func(context.Context) error {
 				return next(srv, stream)
 			})
 		}),
 	}
 }
 
-func run(ctx context.Context, logger klog.Logger, observe Observe, fullMethod string, call func(context.Context) error) error {
+func (i Interceptors) run(ctx context.Context, fullMethod string, call func(context.Context) error) error {
 	method, start := path.Base(fullMethod), time.Now()
-	logger = logger.WithValues("method", method)
-	err := grpcError(guard(klog.NewContext(ctx, logger), call))
+	logger := i.Logger.WithValues("method", method)
+	err := i.admit(method)
+	if err == nil {
+		err = grpcError(guard(klog.NewContext(ctx, logger), call))
+	}
 	took := time.Since(start)
-	observe(method, status.Code(err), took)
+	i.Observe(method, status.Code(err), took)
 	level := levelChange
 	if readOnly[method] {
 		level = levelRead
@@ -74,6 +88,16 @@ func run(ctx context.Context, logger klog.Logger, observe Observe, fullMethod st
 		logger.V(int(levelChange)).Info("CRI call", "took", took, "code", status.Code(err), "err", err)
 	}
 	return err
+}
+
+func (i Interceptors) admit(method string) error {
+	if alwaysServed[method] {
+		return nil
+	}
+	if err := i.Ready(); err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return nil
 }
 
 // guard turns a panic into an error of its one call: the pods of the node outlive a bug.
