@@ -133,14 +133,15 @@ func (p *process) await(ctx context.Context, ready func(context.Context) error) 
 }
 
 // LogTail is the last few kilobytes of a log, for a message.
-func LogTail(path string) string {
-	const limit = 3000
+func LogTail(path string) string { return LogTailFrom(path, 0) }
+
+// LogTailFrom is the same of what a log has from an offset on.
+func LogTailFrom(path string, from int64) string {
+	const limit = 6000
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	if len(text) > limit {
-		text = text[len(text)-limit:]
-	}
-	return string(text)
+	start := max(int(min(from, int64(len(text)))), len(text)-limit)
+	return string(text[start:])
 }

@@ -121,7 +121,7 @@ func sharedNode(t *testing.T) *nodetest.Node {
 		shared.node = node
 	}
 	node := shared.node
-	t.Cleanup(func() { node.DumpLogs(t) })
+	node.ShowLogs(t)
 	node.WantNoLeaks(t)
 	return node
 }

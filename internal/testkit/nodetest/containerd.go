@@ -44,7 +44,6 @@ func StartContainerd(t testing.TB) *labnode.Containerd {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
 		if c != nil {
-			dumpLog(t, "containerd", c.Log)
 			if err := c.Close(ctx); err != nil {
 				t.Errorf("close containerd: %v", err)
 			}
@@ -56,6 +55,7 @@ func StartContainerd(t testing.TB) *labnode.Containerd {
 	if err != nil {
 		t.Fatal(err)
 	}
+	showLog(t, "containerd", c.Log)
 	return c
 }
 
@@ -93,10 +93,16 @@ func StartRegistry(t testing.TB) *Registry {
 	return &Registry{Registry: registry, CertsDir: certs, Digests: digests}
 }
 
-// dumpLog shows the end of a daemon's log when the test has failed.
-func dumpLog(t testing.TB, name, path string) {
+// showLog shows what is added to a log until the test ends, the last of it, if the test fails.
+func showLog(t testing.TB, name, path string) {
 	t.Helper()
-	if t.Failed() {
-		t.Logf("end of the log of %s:\n%s", name, labnode.LogTail(path))
+	var start int64
+	if info, err := os.Stat(path); err == nil {
+		start = info.Size()
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", name, labnode.LogTailFrom(path, start))
+		}
+	})
 }

@@ -85,13 +85,13 @@ func Start(t testing.TB, opts labnode.Options) *Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		n.DumpLogs(t)
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
 		if err := n.Close(ctx); err != nil {
 			t.Errorf("close node: %v", err)
 		}
 	})
+	n.ShowLogs(t)
 	n.WantNoLeaks(t)
 	return n
 }
@@ -154,11 +154,11 @@ func (n *Node) Leaks(ctx context.Context) ([]leaks.Thing, error) {
 	return found, nil
 }
 
-// DumpLogs shows the ends of the daemons' logs when the test has failed.
-func (n *Node) DumpLogs(t testing.TB) {
+// ShowLogs shows what the daemons have logged from now on when the test ends and has failed.
+func (n *Node) ShowLogs(t testing.TB) {
 	t.Helper()
-	dumpLog(t, "containerd", n.Containerd.Log)
-	dumpLog(t, "userns-shim", n.Daemon.Log)
+	showLog(t, "containerd", n.Containerd.Log)
+	showLog(t, "userns-shim", n.Daemon.Log)
 }
 
 // Image makes an image of the catalogue present on the node and returns its reference.
