@@ -66,6 +66,9 @@ func (m *Manager) recoverCreated(ctx context.Context, rec Record, sandboxes func
 // rewatch goes on where the last run of the daemon ended. A task that has stopped meanwhile goes
 // the same way: its exit is waiting in containerd.
 func (m *Manager) rewatch(ctx context.Context, rec Record, task TaskState, sandboxes func(string) (sandbox.Record, error)) error {
+	if m.process(rec.ID) != nil {
+		return nil // an earlier Recover got this far
+	}
 	sb, err := sandboxes(rec.SandboxID)
 	if err != nil {
 		return err
