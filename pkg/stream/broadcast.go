@@ -98,7 +98,11 @@ func (b *broadcast) wait(behind []*client, piece []byte) {
 		case c.queue <- piece:
 		case <-c.gone:
 		case <-patience.Done():
-			b.remove(c, ErrSlowClient)
+			select {
+			case c.queue <- piece: // it made room while another one was waited for
+			default:
+				b.remove(c, ErrSlowClient)
+			}
 		}
 	}
 }

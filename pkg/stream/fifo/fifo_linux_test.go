@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newSet(t *testing.T, stdin, tty bool) Set {
+func newSet(t *testing.T, stdin bool) Set {
 	t.Helper()
-	s, err := NewSet(filepath.Join(t.TempDir(), "io"), "c1", stdin, tty)
+	s, err := NewSet(filepath.Join(t.TempDir(), "io"), "c1", stdin, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestNewSet(t *testing.T) {
 }
 
 func TestCreateAndRemoveAreIdempotent(t *testing.T) {
-	s := newSet(t, true, false)
+	s := newSet(t, true)
 	if err := s.Create(); err != nil {
 		t.Errorf("second Create: %v", err)
 	}
@@ -136,7 +136,7 @@ func TestCreateAndRemoveAreIdempotent(t *testing.T) {
 }
 
 func TestRefusesWhatIsNoFIFO(t *testing.T) {
-	s := newSet(t, false, false)
+	s := newSet(t, false)
 	if err := errors.Join(os.Remove(s.Stdout), os.WriteFile(s.Stdout, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestRefusesWhatIsNoFIFO(t *testing.T) {
 }
 
 func TestReadWaitsForTheFirstWriter(t *testing.T) {
-	s := newSet(t, false, false)
+	s := newSet(t, false)
 	got := readAll(openReader(t, s.Stdout))
 	stillReading(t, got)
 	w, closeBoth := openShimEnds(t, s.Stdout)
@@ -172,7 +172,7 @@ func TestReadWaitsForTheFirstWriter(t *testing.T) {
 }
 
 func TestWriterThatSaysNothingEndsTheStream(t *testing.T) {
-	s := newSet(t, false, false)
+	s := newSet(t, false)
 	got := readAll(openReader(t, s.Stdout))
 	_, closeBoth := openShimEnds(t, s.Stdout)
 	closeBoth()
@@ -184,7 +184,7 @@ func TestWriterThatSaysNothingEndsTheStream(t *testing.T) {
 // A reader that is opened while the writer is there already, after a restart, sees
 // the end although it never saw the writer come.
 func TestLateReaderTakesOver(t *testing.T) {
-	s := newSet(t, false, false)
+	s := newSet(t, false)
 	first := openReader(t, s.Stdout)
 	w, closeBoth := openShimEnds(t, s.Stdout)
 	if _, err := w.WriteString("one"); err != nil {
@@ -210,7 +210,7 @@ func TestLateReaderTakesOver(t *testing.T) {
 
 func TestFinish(t *testing.T) {
 	t.Run("no writer ever", func(t *testing.T) {
-		r := openReader(t, newSet(t, false, false).Stdout)
+		r := openReader(t, newSet(t, false).Stdout)
 		got := readAll(r)
 		stillReading(t, got)
 		r.Finish()
@@ -219,14 +219,14 @@ func TestFinish(t *testing.T) {
 		}
 	})
 	t.Run("before Read", func(t *testing.T) {
-		r := openReader(t, newSet(t, false, false).Stdout)
+		r := openReader(t, newSet(t, false).Stdout)
 		r.Finish()
 		if res := waitResult(t, readAll(r)); res.data != "" || res.err != nil {
 			t.Errorf("got %q, %v", res.data, res.err)
 		}
 	})
 	t.Run("writer still there", func(t *testing.T) {
-		s := newSet(t, false, false)
+		s := newSet(t, false)
 		r := openReader(t, s.Stdout)
 		w, closeBoth := openShimEnds(t, s.Stdout)
 		got := readAll(r)
@@ -244,7 +244,7 @@ func TestFinish(t *testing.T) {
 }
 
 func TestCloseEndsRead(t *testing.T) {
-	r := openReader(t, newSet(t, false, false).Stdout)
+	r := openReader(t, newSet(t, false).Stdout)
 	got := readAll(r)
 	stillReading(t, got)
 	if err := r.Close(); err != nil {
@@ -257,7 +257,7 @@ func TestCloseEndsRead(t *testing.T) {
 
 // A reader wakes for each piece that another process writes, whatever the timing.
 func TestReadFromAProcess(t *testing.T) {
-	s := newSet(t, false, false)
+	s := newSet(t, false)
 	got := readAll(openReader(t, s.Stdout))
 	cmd := exec.Command("sh", "-c", `exec >"$0"; i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done`, s.Stdout)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -269,7 +269,7 @@ func TestReadFromAProcess(t *testing.T) {
 }
 
 func TestOpenWriterWaitsForAReader(t *testing.T) {
-	s := newSet(t, true, false)
+	s := newSet(t, true)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
 	if _, err := OpenWriter(ctx, s.Stdin); !errors.Is(err, context.DeadlineExceeded) {
