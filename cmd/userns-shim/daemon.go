@@ -254,6 +254,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Tasks:          d.engine,
 		Inspector:      d.engine,
 		Execs:          d.engine,
+		Consoles:       d.engine,
 		Rootfs:         d.mounter,
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),

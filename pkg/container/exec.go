@@ -8,6 +8,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/stream"
+	"github.com/userns-shim/userns-shim/pkg/stream/fifo"
 )
 
 // Output is what ExecSync's command wrote and returned. Each stream is cut at 16 MiB.
@@ -52,26 +53,12 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 }
 
 func (m *Manager) runExec(ctx context.Context, rec Record, execID string, capture *stream.Capture, cmd []string, timeout time.Duration) (Exit, error) {
-	spec, err := m.opts.Records.RecordSpec(ctx, rec.ID)
-	if err != nil {
-		return Exit{}, err
-	}
-	process, err := ocispec.BuildExec(spec.Process, ocispec.Exec{Args: cmd})
-	if err != nil {
-		return Exit{}, err
-	}
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("command timed out after %s: %w", timeout, context.DeadlineExceeded))
 		defer cancel()
 	}
-	paths := capture.Paths()
-	_, err = m.opts.Execs.StartExec(ctx, ExecRequest{
-		ContainerID: rec.ID,
-		ExecID:      execID,
-		Process:     process,
-		Stdio:       Stdio{Stdout: paths.Stdout, Stderr: paths.Stderr},
-	})
+	err := m.startExec(ctx, rec, execID, ocispec.Exec{Args: cmd}, capture.Paths())
 	if err != nil {
 		return Exit{}, err
 	}
@@ -85,6 +72,26 @@ func (m *Manager) runExec(ctx context.Context, rec Record, execID string, captur
 		return Exit{}, errors.Join(err, m.abandonExec(clean, rec.ID, execID))
 	}
 	return exit, ignoreNotFound(m.opts.Execs.DeleteExec(clean, rec.ID, execID))
+}
+
+// startExec starts one more process, which is like the container's own but for its arguments
+// and terminal.
+func (m *Manager) startExec(ctx context.Context, rec Record, execID string, exec ocispec.Exec, paths fifo.Set) error {
+	spec, err := m.opts.Records.RecordSpec(ctx, rec.ID)
+	if err != nil {
+		return err
+	}
+	process, err := ocispec.BuildExec(spec.Process, exec)
+	if err != nil {
+		return err
+	}
+	_, err = m.opts.Execs.StartExec(ctx, ExecRequest{
+		ContainerID: rec.ID,
+		ExecID:      execID,
+		Process:     process,
+		Stdio:       Stdio{Stdin: paths.Stdin, Stdout: paths.Stdout, Stderr: paths.Stderr, Terminal: exec.TTY},
+	})
+	return err
 }
 
 // abandonExec kills a command that nobody waits for any longer.

@@ -65,6 +65,7 @@ type Options struct {
 	Tasks     Tasks
 	Inspector TaskInspector
 	Execs     Execs
+	Consoles  Consoles
 	Rootfs    Rootfs
 	Clock     clock.PassiveClock
 	Logger    klog.Logger

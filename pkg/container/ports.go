@@ -128,7 +128,10 @@ type Execs interface {
 	DeleteExec(ctx context.Context, containerID, execID string) error
 }
 
-// Resizer sets a terminal's size; execID is empty for the container's first process.
-type Resizer interface {
+// Consoles acts on the terminal or stdin of a process; execID is empty for the container's first.
+type Consoles interface {
+	// Resize sets the terminal's size in characters.
 	Resize(ctx context.Context, containerID, execID string, width, height uint32) error
+	// CloseStdin ends stdin, which the shim holds open beside the client.
+	CloseStdin(ctx context.Context, containerID, execID string) error
 }
