@@ -37,7 +37,7 @@ func (m *Mounter) CheckIDMappable(ctx context.Context, c Check) error {
 	defer ns.close()
 	err = m.tryIDMap(c.Path, ns, c.Recursive)
 	if c.Recursive && errors.Is(err, ErrNotIDMappable) {
-		return m.blame(c.Path, ns, err)
+		return m.blame(c.Path, c.UserNS, err)
 	}
 	return explain(err, c.Path)
 }
@@ -52,8 +52,13 @@ func (m *Mounter) tryIDMap(path string, ns fd, recursive bool) error {
 	return idmap(tree, ns, 0, recursive, path)
 }
 
-// blame finds which of the mounts at and below path refuses.
-func (m *Mounter) blame(path string, ns fd, refusal error) error {
+// blame finds which of the mounts at and below path refuses, after refusal of all together.
+func (m *Mounter) blame(path, userns string, refusal error) error {
+	ns, err := openUserNS(userns)
+	if err != nil {
+		return explain(refusal, path)
+	}
+	defer ns.close()
 	if err := m.tryIDMap(path, ns, false); err != nil {
 		return explain(err, path)
 	}

@@ -176,25 +176,25 @@ func TestUnmount(t *testing.T) {
 // TestWayAuto holds that the kernel is asked once, and not before it matters.
 func TestWayAuto(t *testing.T) {
 	testkit.RequireRoot(t)
-	for _, refusal := range []error{nil, errors.New("too old")} {
-		if refusal == nil {
-			requireWay(t, WayDetached)
-		}
-		asked := 0
-		m, err := New(Options{DetachedLayers: func() error { asked++; return refusal }})
-		must(t, err)
-		t.Cleanup(func() { must(t, m.Close()) })
-		if asked != 0 {
-			t.Error("asked before the first mount")
-		}
-		s, p := newSnapshots(t), newPod(t)
-		for range 2 {
-			mounts, _ := s.container(t, s.layers(t, 2))
-			wantInside(t, p, filepath.Join(rootfs(t, m, p, mounts), "l1"), 0, 0)
-		}
-		if asked != 1 || m.stage.ready != (refusal != nil) {
-			t.Errorf("asked %d times; staged: %v after %v", asked, m.stage.ready, refusal)
-		}
+	for way, refusal := range map[Way]error{WayDetached: nil, WayStaged: errors.New("too old")} {
+		t.Run(way.String(), func(t *testing.T) {
+			requireWay(t, way)
+			asked := 0
+			m, err := New(Options{DetachedLayers: func() error { asked++; return refusal }})
+			must(t, err)
+			t.Cleanup(func() { must(t, m.Close()) })
+			if asked != 0 {
+				t.Error("asked before the first mount")
+			}
+			s, p := newSnapshots(t), newPod(t)
+			for range 2 {
+				mounts, _ := s.container(t, s.layers(t, 2))
+				wantInside(t, p, filepath.Join(rootfs(t, m, p, mounts), "l1"), 0, 0)
+			}
+			if asked != 1 || m.stage.ready != (way == WayStaged) {
+				t.Errorf("asked %d times; staged: %v", asked, m.stage.ready)
+			}
+		})
 	}
 }
 

@@ -14,11 +14,15 @@ func (m *Mounter) bind(ctx context.Context, req Request, p plan) (fd, error) {
 	if err != nil {
 		return noFD, err
 	}
-	if err := m.idmapWhole(ctx, tree, req, p); err != nil {
-		tree.close()
-		return noFD, explain(err, p.source)
+	err = m.idmapWhole(ctx, tree, req, p)
+	if err == nil {
+		return tree, nil
 	}
-	return tree, nil
+	tree.close()
+	if p.recursive && errors.Is(err, ErrNotIDMappable) {
+		return noFD, m.blame(p.source, req.UserNS, err)
+	}
+	return noFD, explain(err, p.source)
 }
 
 // idmapWhole gives a clone its attributes and, in a user namespace, its idmap, in one call.

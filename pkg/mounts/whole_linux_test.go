@@ -54,8 +54,7 @@ func TestBindRecursive(t *testing.T) {
 		dir := s.layer(t)
 		below := filepath.Join(dir, "below")
 		must(t, os.Mkdir(below, 0o755))
-		mountTmpfs(t, below)
-		write(t, filepath.Join(below, "f"), 0o644)
+		write(t, filepath.Join(bindOther(t, below), "f"), 0o644)
 		for option, there := range map[string]bool{"rbind": true, "bind": false} {
 			root := rootfs(t, m, p, []Mount{{Type: "bind", Source: dir, Options: []string{option}}})
 			path := filepath.Join(root, "below/f")
@@ -70,10 +69,13 @@ func TestBindRecursive(t *testing.T) {
 	})
 }
 
-func mountTmpfs(t *testing.T, dir string) {
+// bindOther mounts a directory of its own on dir, and returns dir. (Not a tmpfs, which older
+// kernels cannot idmap.)
+func bindOther(t *testing.T, dir string) string {
 	t.Helper()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"))
+	must(t, unix.Mount(tempDir(t), dir, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	return dir
 }
 
 // TestFilesystem holds snapshotters with a block device for each snapshot.
@@ -133,6 +135,7 @@ func TestNotIDMappable(t *testing.T) {
 		t.Cleanup(func() { must(t, unix.Unmount(below, unix.MNT_DETACH)) })
 
 		bind := p.request([]Mount{{Type: "bind", Source: volume, Options: []string{"rbind"}}}, target(t))
+		recursive := p.request([]Mount{{Type: "bind", Source: outer, Options: []string{"rbind"}}}, target(t))
 		layers := p.request([]Mount{{Type: "overlay", Options: []string{"lowerdir=" + volume + ":" + merged}}}, target(t))
 		sysfs := p.request([]Mount{{Type: "sysfs", Source: "sysfs"}}, target(t))
 		for _, test := range []struct {
@@ -144,6 +147,7 @@ func TestNotIDMappable(t *testing.T) {
 			{"recursive check", check(m, p, volume, true), volume, merged, "overlay"},
 			{"mount below", check(m, p, outer, true), outer, below, "overlay"},
 			{"bind", m.Mount(t.Context(), bind), volume, merged, "overlay"},
+			{"recursive bind", m.Mount(t.Context(), recursive), outer, below, "overlay"},
 			{"layers", m.Mount(t.Context(), layers), merged, merged, "overlay"},
 			{"filesystem", m.Mount(t.Context(), sysfs), "sysfs", sysfs.Target, "sysfs"},
 		} {
@@ -160,7 +164,7 @@ func TestNotIDMappable(t *testing.T) {
 			}
 		}
 		must(t, check(m, p, outer, false)) // "idmap" leaves mounts below alone
-		for _, req := range []Request{bind, layers, sysfs} {
+		for _, req := range []Request{bind, recursive, layers, sysfs} {
 			if left := mountsOn(t, req.Target); len(left) != 0 {
 				t.Errorf("left: %q", left)
 			}

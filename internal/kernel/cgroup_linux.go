@@ -1,6 +1,9 @@
 package kernel
 
-import "github.com/containerd/cgroups/v3"
+import (
+	"github.com/containerd/cgroups/v3"
+	"golang.org/x/sys/unix"
+)
 
 // CgroupMode is how cgroups are mounted below /sys/fs/cgroup.
 type CgroupMode string
@@ -14,6 +17,11 @@ const (
 )
 
 func cgroupMode() CgroupMode {
+	// The library takes the directory that sysfs has there for version 1.
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil || fs.Type == unix.SYSFS_MAGIC {
+		return CgroupUnavailable
+	}
 	switch cgroups.Mode() {
 	case cgroups.Legacy:
 		return CgroupLegacy
