@@ -72,26 +72,31 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	return nil
 }
 
-// commit commits btx and sets db.doubt when that failed after the point of no
-// return: the new meta page is in the file, but perhaps not on the disk.
+// commit commits btx.
 func (db *DB) commit(btx *bolt.Tx) error {
 	id, start := btx.ID(), time.Now()
 	err := btx.Commit()
 	if db.observe != nil {
 		db.observe(time.Since(start), err)
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return db.judge(id, fmt.Errorf("commit to %s: %w", db.path, err))
 	}
-	err = fmt.Errorf("commit to %s: %w", db.path, err)
+	return nil
+}
+
+// judge returns the error of the failed commit of transaction id, and sets
+// db.doubt when it failed after the point of no return: the new meta page is in
+// the file, but perhaps not on the disk. A full disk fails before that point.
+func (db *DB) judge(id int, err error) error {
 	visible := 0
 	readErr := db.bolt.View(func(now *bolt.Tx) error {
 		visible = now.ID()
 		return nil
 	})
-	if readErr != nil || visible >= id {
-		db.doubt = fmt.Errorf("%w: %w", err, ErrInDoubt)
-		return db.doubt
+	if readErr == nil && visible < id {
+		return err
 	}
-	return err
+	db.doubt = fmt.Errorf("%w: %w", err, ErrInDoubt)
+	return db.doubt
 }

@@ -27,6 +27,9 @@ const (
 	// mapSize is what is mapped from the start, in bytes of address space. A
 	// writer that outgrows the map has to wait for every reader.
 	mapSize = 64 << 20
+
+	// growSize is how much longer a file that is full becomes, in bytes.
+	growSize = 1 << 20
 )
 
 // Options say which database to open.
@@ -117,6 +120,7 @@ func openBolt(f *os.File, o Options) (b *bolt.DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Path, err)
 	}
+	b.AllocSize = growSize
 	return b, nil
 }
 
