@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -238,9 +239,16 @@ func TestStageHoldsNothing(t *testing.T) {
 	must(t, unix.Mount(device, dir, "ext4", 0, ""))
 	must(t, m.stage.run(func() error { return nil }))
 	must(t, unix.Unmount(dir, 0))
-	exclusive, err := os.OpenFile(device, os.O_RDWR|unix.O_EXCL, 0) // EBUSY while mounted anywhere
-	if err != nil {
-		t.Fatalf("still mounted in the stage: %v", err)
+	// EBUSY while mounted anywhere: for a moment perhaps in somebody else's new mount namespace, in the
+	// stage until the end of this test.
+	err := error(unix.EBUSY)
+	for deadline := time.Now().Add(20 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+		var exclusive *os.File
+		if exclusive, err = os.OpenFile(device, os.O_RDWR|unix.O_EXCL, 0); err == nil {
+			exclusive.Close()
+			return
+		}
 	}
-	exclusive.Close()
+	t.Fatalf("still mounted in the stage: %v", err)
 }
