@@ -77,7 +77,7 @@ func (f *selftestFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.ImageEndpoint, "image-endpoint", "", "`address` of the image service (default: that of --endpoint)")
 	flags.StringVar(&o.RuntimeHandler, "runtime-handler", "", "`name` of the runtime handler to test (default: the runtime's)")
 	flags.StringVar(&o.Image, "image", "", "`reference` of an image with a busybox to use; it is pulled if the node has it not")
-	flags.StringVar(&o.CgroupParent, "cgroup-parent", "", "parent `cgroup` of the pods (default: the runtime's)")
+	flags.StringVar(&o.CgroupParent, "cgroup-parent", "", "existing parent `cgroup` of the pods (default: the runtime's)")
 	flags.StringVar(&f.ids, "ids", "", "`START:LENGTH` of the host ids to draw from where the runtime chooses none (default: kubelet's)")
 	flags.DurationVar(&o.Timeout, "timeout", 2*time.Minute, "`time` after which the test gives up")
 	flags.StringVarP(&f.output, "output", "o", "text", "`format` of the report: text or json")

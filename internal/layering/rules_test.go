@@ -27,7 +27,7 @@ var (
 // no pattern matches is an error: it has to be given its place here.
 var layers = []layer{
 	{pkg: "cmd/...", may: []string{
-		"pkg/...", "internal/admin", "internal/config", "internal/kernel", "internal/labimage", "internal/version",
+		"pkg/...", "internal/admin", "internal/config", "internal/kernel", "internal/labimage", "internal/selftest/...", "internal/version",
 	}},
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"internal/kernel", "internal/version"})},
@@ -52,6 +52,7 @@ var layers = []layer{
 	{pkg: "internal/config"},
 	{pkg: "internal/kernel"},
 	{pkg: "internal/version"},
+	{pkg: "internal/selftest/...", may: []string{"internal/labimage"}},
 	{pkg: "internal/layering"},
 
 	// The lab: what tests, demo and benchmarks run a node with.
@@ -88,7 +89,7 @@ var restrictions = []restriction{
 		imports: []string{unixPackage},
 		within: []string{
 			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/container/...", "pkg/engine/...",
-			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "internal/kernel",
+			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "internal/kernel", "internal/selftest/...",
 		},
 	},
 }
