@@ -40,6 +40,7 @@ type daemon struct {
 	containers *container.Manager
 	services   cri.Options
 	node       *node
+	events     *cri.Events
 
 	closers []io.Closer
 }
@@ -51,7 +52,7 @@ func (f closerFunc) Close() error { return f() }
 
 // newDaemon builds the parts from the bottom up; what it opened is closed on an error.
 func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
-	d = &daemon{cfg: cfg}
+	d = &daemon{cfg: cfg, events: &cri.Events{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -79,6 +80,7 @@ func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 		Containers: d.containers,
 		Images:     images,
 		Node:       d.node,
+		Events:     d.events,
 		Version:    version.Version,
 	}
 	return d, nil
@@ -230,6 +232,7 @@ func (d *daemon) buildSandboxes(context.Context) error {
 		Clock:             clock.RealClock{},
 		UserNamespaces:    policies,
 		DefaultHandler:    d.cfg.DefaultRuntimeHandler,
+		Notify:            d.events.Publish,
 		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
 		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
 		UnprivilegedICMP:  d.cfg.EnableUnprivilegedICMP,
@@ -258,6 +261,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Rootfs:         d.mounter,
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
+		Notify:         d.events.Publish,
 		StateDir:       d.cfg.State,
 		Handlers:       handlers,
 		DefaultHandler: d.cfg.DefaultRuntimeHandler,

@@ -194,6 +194,7 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err := m.save(b.rec); err != nil {
 		return err
 	}
+	m.notify(sandbox.EventCreated, b.rec)
 	klog.FromContext(ctx).V(2).Info("Container created", "container", b.rec.ID, "sandbox", b.sb.ID, "name", b.rec.Spec.Metadata.Name)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
 // drainTimeout bounds how long a process that has exited is waited for to end its output: a
@@ -58,6 +60,7 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 		logger.Error(err, "Record exit of container")
 	}
 	m.untrack(id, p)
+	m.notify(sandbox.EventStopped, rec)
 	logger.V(2).Info("Container exited", "exitCode", exit.Code, "reason", rec.Reason)
 }
 

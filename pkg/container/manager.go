@@ -69,6 +69,8 @@ type Options struct {
 	Rootfs    Rootfs
 	Clock     clock.PassiveClock
 	Logger    klog.Logger
+	// Notify, where it is set, is told of each change after it is recorded. It must not block.
+	Notify func(sandbox.Event)
 
 	StateDir string
 	// Handlers are the runtime handlers by name; DefaultHandler serves sandboxes that name none.
@@ -209,6 +211,12 @@ func (m *Manager) forget(id string) {
 	defer m.mu.Unlock()
 	delete(m.records, id)
 	delete(m.oom, id)
+}
+
+func (m *Manager) notify(kind sandbox.EventKind, rec Record) {
+	if m.opts.Notify != nil {
+		m.opts.Notify(sandbox.Event{Kind: kind, ID: rec.ID, SandboxID: rec.SandboxID, At: m.opts.Clock.Now()})
+	}
 }
 
 func (m *Manager) handler(sb sandbox.Record) (Handler, error) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/state"
 	"github.com/userns-shim/userns-shim/pkg/stream"
 )
@@ -58,6 +59,9 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		return fmt.Errorf("forget container %s: %w", rec.ID, err)
 	}
 	m.forget(rec.ID)
+	if rec.State != StateCreating {
+		m.notify(sandbox.EventDeleted, rec)
+	}
 	klog.FromContext(ctx).V(2).Info("Container removed", "container", rec.ID)
 	return nil
 }

@@ -65,6 +65,7 @@ func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) erro
 		return errors.Join(err, io.Close(ctx))
 	}
 	m.watch(rec, p)
+	m.notify(sandbox.EventStarted, rec)
 	klog.FromContext(ctx).V(2).Info("Container started", "container", rec.ID, "sandbox", rec.SandboxID, "pid", rec.PID)
 	return nil
 }
@@ -130,5 +131,7 @@ func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) erro
 	rec.State, rec.Reason, rec.Message = StateExited, ReasonStartError, cause.Error()
 	rec.ExitCode, rec.PID = startErrorCode, 0
 	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), now
-	return errors.Join(cause, m.releaseRuntime(clean, rec), m.save(rec))
+	err := errors.Join(cause, m.releaseRuntime(clean, rec), m.save(rec))
+	m.notify(sandbox.EventStopped, rec)
+	return err
 }

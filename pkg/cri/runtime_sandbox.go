@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"errors"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -72,7 +73,11 @@ func (s *runtimeService) PodSandboxStatus(_ context.Context, req *runtimeapi.Pod
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtimeapi.PodSandboxStatusResponse{Status: podSandboxStatus(rec)}
+	resp := &runtimeapi.PodSandboxStatusResponse{
+		Status:             podSandboxStatus(rec),
+		ContainersStatuses: s.statusesOf(rec.ID),
+		Timestamp:          time.Now().UnixNano(),
+	}
 	if req.GetVerbose() {
 		if resp.Info, err = verbose(rec); err != nil {
 			return nil, err

@@ -16,6 +16,8 @@ type Options struct {
 	Images     *image.Manager
 	// Node answers what Status and RuntimeConfig report.
 	Node Node
+	// Events are told of every change; the managers' Notify is its Publish.
+	Events *Events
 	// Version is that of this program.
 	Version string
 }

@@ -72,6 +72,8 @@ type Options struct {
 	DefaultHandler string
 	// RejectConflicts refuses a pod whose mapping cannot be claimed, instead of giving it another.
 	RejectConflicts bool
+	// Notify, where it is set, is told of each change after it is recorded. It must not block.
+	Notify func(Event)
 	// UnprivilegedPorts and UnprivilegedICMP open those to every process of a pod network.
 	UnprivilegedPorts, UnprivilegedICMP bool
 }

@@ -112,6 +112,8 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 	if err := m.save(rec); err != nil {
 		return Record{}, err
 	}
+	m.notify(EventCreated, rec)
+	m.notify(EventStarted, rec)
 	klog.FromContext(ctx).V(2).Info("Pod sandbox ready", "sandbox", rec.ID,
 		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "range", rec.Range)
 	return rec, nil

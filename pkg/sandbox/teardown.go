@@ -28,6 +28,7 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 // stop runs every stage despite the errors of earlier ones, and records the outcome. The
 // phase changes first: once a stage has run, the sandbox is of no use to a new container.
 func (m *Manager) stop(ctx context.Context, rec Record) error {
+	known := rec.Phase != PhaseCreating
 	rec.Phase = PhaseStopped
 	netErr := m.teardownNetwork(ctx, &rec)
 	err := errors.Join(
@@ -38,6 +39,9 @@ func (m *Manager) stop(ctx context.Context, rec Record) error {
 	)
 	if err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", rec.ID, err)
+	}
+	if known {
+		m.notify(EventStopped, rec)
 	}
 	klog.FromContext(ctx).V(2).Info("Pod sandbox stopped", "sandbox", rec.ID)
 	return nil
@@ -103,6 +107,9 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		return fmt.Errorf("forget sandbox %s: %w", rec.ID, err)
 	}
 	m.forget(rec.ID)
+	if rec.Phase != PhaseCreating {
+		m.notify(EventDeleted, rec)
+	}
 	klog.FromContext(ctx).V(2).Info("Pod sandbox removed", "sandbox", rec.ID)
 	return nil
 }
