@@ -24,5 +24,6 @@
 // The package decides nothing: which ids a pod gets, which namespaces it shares with the host and
 // which sysctls a pod may ask for beyond "the kernel keeps it per namespace" is the caller's
 // business. It knows no CRI, no containerd, no pool of ids, and it configures no network.
-// Mount, PID, cgroup and time namespaces belong to containers; the OCI runtime makes them.
+// Mount, PID, cgroup and time namespaces belong to containers; the OCI runtime makes them. A PID
+// namespace that others are to join can be pinned like the rest (pid_linux.go).
 package ns

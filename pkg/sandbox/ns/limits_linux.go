@@ -122,5 +122,8 @@ func kindOf(flag uintptr) kind {
 			return k
 		}
 	}
+	if flag == unix.CLONE_NEWPID {
+		return kind{flag: flag, name: "PID"}
+	}
 	return kind{flag: flag, name: fmt.Sprintf("%#x", flag)}
 }

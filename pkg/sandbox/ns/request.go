@@ -49,6 +49,9 @@ type Pins struct {
 	Network string `json:"network,omitempty"`
 	IPC     string `json:"ipc,omitempty"`
 	UTS     string `json:"uts,omitempty"`
+	// PID is that of a pod whose containers share one, and is made by PinPID: only a process can
+	// make a PID namespace. Create, Check and Remove leave it alone.
+	PID string `json:"pid,omitempty"`
 }
 
 // own returns which of the namespaces that sysctls can belong to are the pod's.
