@@ -24,11 +24,16 @@ const nodeEnv = "NETWORK_TEST_NODE"
 // TestMain runs the tests in network and mount namespaces of their own, so that bridges, rules
 // and libcni's cache are not the machine's. Without root it runs those that need none of it.
 func TestMain(m *testing.M) {
-	switch {
-	case os.Geteuid() != 0:
-		os.Exit(m.Run())
-	case os.Getenv(nodeEnv) == "":
-		os.Exit(runNode())
+	if os.Getenv(nodeEnv) == "" {
+		code, err := runNode()
+		if errors.Is(err, unix.EPERM) {
+			code, err = m.Run(), nil
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "node:", err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	if err := prepareNode(); err != nil {
 		fmt.Fprintln(os.Stderr, "prepare node:", err)
@@ -37,7 +42,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func runNode() int {
+// runNode runs the tests in such a process and returns its exit code. It wraps EPERM when it may
+// not.
+func runNode() (int, error) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), nodeEnv+"=1")
@@ -47,14 +54,10 @@ func runNode() int {
 	runtime.LockOSThread() // the thread that Pdeathsig is about
 	err := cmd.Run()
 	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.ExitCode() > 0:
-		return exit.ExitCode()
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return exit.ExitCode(), nil
 	}
-	fmt.Fprintln(os.Stderr, "node:", err)
-	return 1
+	return 0, err
 }
 
 func prepareNode() error {

@@ -49,7 +49,7 @@ type child struct {
 type shared struct {
 	clone   cloneArgs
 	pidfd   int32
-	message byte
+	message byte    // what is read and written; its value means nothing
 	socket  uintptr // the child's end
 	n       uintptr // how many of calls to perform
 	calls   [24]call
@@ -57,7 +57,8 @@ type shared struct {
 
 // cloneArgs is the kernel's struct clone_args in its first version (5.3).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls uint64
+	flags, pidfd uint64
+	_            [6]uint64 // child_tid, parent_tid, exit_signal, stack, stack_size, tls
 }
 
 // call is a system call and, once performed, its result: a small negative number is an errno.
@@ -89,7 +90,7 @@ func startChild() (*child, error) {
 	if err := unix.SetNonblock(fds[0], true); err != nil { // so that it honours deadlines
 		return nil, errors.Join(err, unix.Close(fds[0]), unix.Close(fds[1]))
 	}
-	s := &shared{pidfd: -1, socket: uintptr(fds[1])}
+	s := &shared{pidfd: -1, message: 1, socket: uintptr(fds[1])}
 	// No exit signal: this process waits by pidfd, and nobody's wait for "any child" sees it.
 	s.clone = cloneArgs{
 		flags: unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,

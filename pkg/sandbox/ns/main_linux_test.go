@@ -68,7 +68,7 @@ func helper(role string, args []string) error {
 				break
 			}
 		}
-		fmt.Println(got)
+		fmt.Fprintln(os.Stdout, got)
 		_, err = io.Copy(io.Discard, os.Stdin)
 		return err
 	case "sigpending": // queues as many signals to itself as told and says how many it could
@@ -107,7 +107,7 @@ func queueSignals(count string) error {
 			break
 		}
 	}
-	fmt.Println(got)
+	fmt.Fprintln(os.Stdout, got)
 	return nil
 }
 
