@@ -26,6 +26,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
+	"github.com/userns-shim/userns-shim/pkg/stream"
 )
 
 // daemon is everything that runs, wired together.
@@ -38,6 +39,7 @@ type daemon struct {
 	mounter    *mounts.Mounter
 	sandboxes  *sandbox.Manager
 	containers *container.Manager
+	streaming  *stream.Server
 	services   cri.Options
 	node       *node
 	events     *cri.Events
@@ -62,7 +64,7 @@ func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 	if err := os.MkdirAll(cfg.State, 0o711); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	for _, build := range []func(context.Context) error{d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers} {
+	for _, build := range []func(context.Context) error{d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.openStreaming} {
 		if err := build(ctx); err != nil {
 			return nil, err
 		}
@@ -80,6 +82,7 @@ func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 		Containers: d.containers,
 		Images:     images,
 		Node:       d.node,
+		Streaming:  d.streaming,
 		Events:     d.events,
 		Version:    version.Version,
 	}

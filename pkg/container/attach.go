@@ -24,8 +24,9 @@ func (c console) Resize(ctx context.Context, width, height uint32) error {
 	return c.consoles.Resize(ctx, c.containerID, c.execID, width, height)
 }
 
-// runningRecord finds a container that runs.
-func (m *Manager) runningRecord(id string) (Record, error) {
+// Running finds a container that runs, and can be exec'd in and attached to. Another one is
+// ErrState.
+func (m *Manager) Running(id string) (Record, error) {
 	rec, err := m.Get(id)
 	if err != nil {
 		return Record{}, err
@@ -36,16 +37,10 @@ func (m *Manager) runningRecord(id string) (Record, error) {
 	return rec, nil
 }
 
-// CheckRunning says whether a container can be exec'd in and attached to.
-func (m *Manager) CheckRunning(id string) error {
-	_, err := m.runningRecord(id)
-	return err
-}
-
 // Exec runs a command in a running container for a client and returns its exit code. A client
 // that goes away does not end the command, as on other runtimes.
 func (m *Manager) Exec(ctx context.Context, id string, cmd []string, streams stream.Streams) (int32, error) {
-	rec, err := m.runningRecord(id)
+	rec, err := m.Running(id)
 	if err != nil {
 		return 0, err
 	}
@@ -86,7 +81,7 @@ func (m *Manager) serveExec(ctx context.Context, rec Record, execID string, cmd 
 
 // Attach connects a client to a running container's first process.
 func (m *Manager) Attach(ctx context.Context, id string, streams stream.Streams) error {
-	rec, err := m.runningRecord(id)
+	rec, err := m.Running(id)
 	if err != nil {
 		return err
 	}

@@ -23,12 +23,9 @@ const execDrainTimeout = 2 * time.Second
 // ExecSync runs a command in a running container and waits for it. After timeout, where it is
 // not zero, the command is killed and the error wraps context.DeadlineExceeded.
 func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (Output, error) {
-	rec, err := m.Get(id)
+	rec, err := m.Running(id)
 	if err != nil {
 		return Output{}, err
-	}
-	if rec.State != StateRunning {
-		return Output{}, fmt.Errorf("exec in container %s: %w: it is %s", rec.ID, ErrState, rec.State)
 	}
 	execID := newID()
 	capture, err := stream.OpenCapture(ctx, stream.CaptureOptions{Dir: m.Paths(rec.ID).IO, ID: execID})
