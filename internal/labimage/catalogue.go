@@ -13,7 +13,7 @@ const (
 	Demo       = "demo:latest"       // five layers, users and groups, files of several owners, a whiteout
 	Layers40   = "layers:40"         // forty layers
 	Empty      = "empty:latest"      // no layer at all
-	RootOwner  = "rootowner:latest"  // its root directory belongs to 1000:1000
+	RootOwner  = "rootowner:latest"  // its root directory belongs to 1000:1000, see rootOwnerLayer
 	Owners     = "owners:latest"     // files of ids at and beyond the end of a range
 	Setuid     = "setuid:latest"     // programs with setuid and setgid bits
 	User       = "user:latest"       // USER nonroot
@@ -54,7 +54,7 @@ func Catalogue(box Box) map[string]Spec {
 		Demo:       {Layers: with(dataLayer(), whiteoutLayer()), Cmd: []string{"sleep", "infinity"}},
 		Layers40:   {Layers: with(numberedLayers(40 - len(base))...), Cmd: []string{"sleep", "infinity"}},
 		Empty:      {Cmd: []string{"/box/sleep", "infinity"}},
-		RootOwner:  {Layers: append([]Layer{{Dir(".", 0o755).Owned(NonRoot, NonRoot)}}, base...), Cmd: []string{"sleep", "infinity"}},
+		RootOwner:  {Layers: with(rootOwnerLayer()), Cmd: []string{"sleep", "infinity"}},
 		Owners:     {Layers: with(ownersLayer()), Cmd: []string{"sleep", "infinity"}},
 		Setuid:     {Layers: with(setuidLayer(box)), Cmd: []string{"sleep", "infinity"}},
 		User:       {Layers: base, User: "nonroot", WorkingDir: "/home/nonroot", Cmd: []string{"sleep", "infinity"}},
@@ -154,6 +154,12 @@ func ownersLayer() Layer {
 		layer = append(layer, Text(fmt.Sprintf("owners/%d", id), fmt.Sprintf("%d\n", id)).Owned(id, id))
 	}
 	return layer
+}
+
+// rootOwnerLayer says that the image's root directory is 1000:1000's. containerd's own unpacking passes over
+// that entry; the file tells the layer's directory apart, for a test that sets the owner itself.
+func rootOwnerLayer() Layer {
+	return Layer{Dir(".", 0o755).Owned(NonRoot, NonRoot), Text("rootowner", "")}
 }
 
 func setuidLayer(box Box) Layer {

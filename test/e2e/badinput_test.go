@@ -121,7 +121,7 @@ func TestRefusedContainers(t *testing.T) {
 		{"a user beyond the pod's range", pod, codes.InvalidArgument, "65536", nodetest.User(65536, 0)},
 		{"a log path outside the log directory", pod, codes.InvalidArgument, "../out.log", func(c *runtimeapi.ContainerConfig) { c.LogPath = "../out.log" }},
 		{"no metadata", pod, codes.InvalidArgument, "metadata", func(c *runtimeapi.ContainerConfig) { c.Metadata = nil }},
-		{"Bidirectional propagation in a user namespace", pod, codes.InvalidArgument, "/vol", func(c *runtimeapi.ContainerConfig) {
+		{"Bidirectional propagation in a user namespace", pod, codes.FailedPrecondition, "/vol", func(c *runtimeapi.ContainerConfig) {
 			c.Mounts = []*runtimeapi.Mount{{HostPath: "/tmp", ContainerPath: "/vol", Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL}}
 		}},
 	}

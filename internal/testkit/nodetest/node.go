@@ -164,7 +164,7 @@ func (n *Node) ShowLogs(t testing.TB) {
 // Image makes an image of the catalogue present on the node and returns its reference.
 func (n *Node) Image(t testing.TB, name string) string {
 	t.Helper()
-	if ref, ok := n.present(name); ok {
+	if ref, ok := n.Pulled(name); ok {
 		return ref
 	}
 	if specs, ok := labimage.Indexes(n.box)[name]; ok {
@@ -222,18 +222,12 @@ func (n *Node) pull(t testing.TB, name string) string {
 	return ref
 }
 
-func (n *Node) present(name string) (string, bool) {
+// Pulled returns the reference of an image that Image or ImageOf has made present before.
+func (n *Node) Pulled(name string) (ref string, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	ref, ok := n.pulled[name]
+	ref, ok = n.pulled[name]
 	return ref, ok
-}
-
-// Forget makes Image pull again, after a test has removed the image from the node.
-func (n *Node) Forget(name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.pulled, name)
 }
 
 // logDir is the directory of one pod's container logs, as kubelet would choose it.
