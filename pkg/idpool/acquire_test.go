@@ -164,8 +164,10 @@ func TestExtents(t *testing.T) {
 		// Two that touch, one that is alone and not aligned, one with the
 		// foreign range in its middle.
 		Extents: []Range{
-			{Start: 20 * Unit, Length: Unit}, {Start: 19 * Unit, Length: Unit},
-			{Start: 30*Unit - 1, Length: 2 * Unit}, {Start: 0x7FFD0000, Length: 3 * Unit},
+			{Start: 20 * Unit, Length: Unit},
+			{Start: 19 * Unit, Length: Unit},
+			{Start: 30*Unit - 1, Length: 2 * Unit},
+			{Start: 0x7FFD0000, Length: 3 * Unit},
 		},
 		KubeletExtents: []Range{},
 	})

@@ -40,7 +40,7 @@ func TestClaimStrict(t *testing.T) {
 		if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
-		if remap := tt.want == ErrForbidden || tt.want == ErrUnmappable; Remappable(err) != remap {
+		if remap := errors.Is(tt.want, ErrForbidden) || errors.Is(tt.want, ErrUnmappable); Remappable(err) != remap {
 			t.Errorf("%s: Remappable = %v", tt.name, !remap)
 		}
 		if a, ok := n.OfPod("pod"); ok != (tt.want == nil) || (ok && a.Range != tt.r) {

@@ -39,7 +39,7 @@ type Pool struct {
 
 	mu       sync.RWMutex
 	table    *table // its extents never change and need no lock
-	cursor   int // slot from which the next search starts
+	cursor   int    // slot from which the next search starts
 	counters Counters
 }
 

@@ -99,8 +99,8 @@ func TestOpenRefusesCutFile(t *testing.T) {
 func TestDamageErrorSaysWhatToDo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	for content, want := range map[string]string{
-		"":                                 "the file is empty",
-		"id: 17":                           "no database",
+		"":                                  "the file is empty",
+		"id: 17":                            "no database",
 		strings.Repeat("not a page ", 9999): "no database",
 	} {
 		_, err := tryOpen(t, path, []byte(content))
@@ -206,17 +206,32 @@ func TestOpenRefusesLoops(t *testing.T) {
 	}
 }
 
-// FuzzInspect looks for bytes on which the inspection itself crashes, never ends,
-// or passes what bbolt then cannot open.
+// FuzzInspect looks for files on which the inspection itself crashes, never ends,
+// or passes what bbolt then cannot open. Each is a small database with bytes
+// patched in at two places, and a meta page that is right again.
 func FuzzInspect(f *testing.F) {
-	data, _ := sample(f)
-	f.Add(data[:16384], uint16(0), []byte{})
-	f.Add(data, uint16(4096), []byte{1, 2, 3})
-	f.Fuzz(func(t *testing.T, seed []byte, at uint16, patch []byte) {
-		bad := bytes.Clone(seed)
-		if int(at) < len(bad) {
-			copy(bad[at:], patch)
+	path := filepath.Join(f.TempDir(), "state.db")
+	db := open(f, Options{Path: path})
+	mustUpdate(f, db, func(tx *Tx) (err error) {
+		for i := range 40 {
+			err = errors.Join(err, tx.Raw("many").Put(fmt.Sprint(i), make([]byte, 200)), tx.Raw("few").Put("one", nil))
 		}
+		return err
+	})
+	if err := db.Close(); err != nil {
+		f.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	data = data[:12*os.Getpagesize()]
+	f.Add(uint16(0), []byte{}, uint16(9000), []byte{1, 2, 3})
+	f.Add(uint16(headerSize+40), []byte{2}, uint16(16384+8), []byte{1, 0, 255, 255})
+	f.Fuzz(func(t *testing.T, at uint16, patch []byte, at2 uint16, patch2 []byte) {
+		bad := bytes.Clone(data)
+		copy(bad[int(at)%len(bad):], patch)
+		copy(bad[int(at2)%len(bad):], patch2)
 		repairMeta(bad)
 		err := inspectFile(bytes.NewReader(bad), int64(len(bad)))
 		if err != nil {

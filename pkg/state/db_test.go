@@ -123,11 +123,11 @@ func TestUpdateRollsBack(t *testing.T) {
 	calls = nil
 	func() {
 		defer func() {
-			if r := recover(); r != errStop {
+			if r := recover(); r != "panic" {
 				t.Errorf("recovered %v", r)
 			}
 		}()
-		_ = db.Update(func(tx *Tx) error { return errors.Join(fill(tx), func() error { panic(errStop) }()) })
+		_ = db.Update(func(tx *Tx) error { return errors.Join(fill(tx), func() error { panic("panic") }()) })
 	}()
 	if want := []string{"undo 2", "undo 1"}; !slices.Equal(calls, want) || stored() != nil {
 		t.Errorf("a panic: %v, stored %q", calls, stored())
