@@ -261,6 +261,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Inspector:      d.engine,
 		Execs:          d.engine,
 		Consoles:       d.engine,
+		Updates:        d.engine,
 		Rootfs:         d.mounter,
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),

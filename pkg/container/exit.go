@@ -53,11 +53,13 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 	if err := errors.Join(p.io.Close(ctx), m.releaseRuntime(ctx, rec)); err != nil {
 		logger.Error(err, "Cleanup after container")
 	}
-	rec.State, rec.PID = StateExited, 0
-	rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
-	rec.Reason = m.reason(id, exit)
-	if err := m.save(rec); err != nil {
-		logger.Error(err, "Record exit of container")
+	rec, err = m.change(id, func(rec *Record) {
+		rec.State, rec.PID = StateExited, 0
+		rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
+		rec.Reason = m.reason(id, exit)
+	})
+	if err != nil {
+		logger.Error(err, "Exit of container is not recorded")
 	}
 	m.untrack(id, p)
 	m.notify(sandbox.EventStopped, rec)

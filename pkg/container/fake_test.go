@@ -248,3 +248,16 @@ func (f *fakeEngine) Forget(pod string) {
 	defer f.mu.Unlock()
 	f.forgotten = append(f.forgotten, pod)
 }
+
+func (f *fakeEngine) UpdateTask(context.Context, string, *specs.LinuxResources) error {
+	return f.step("update task")
+}
+
+func (f *fakeEngine) UpdateRecordSpec(_ context.Context, id string, spec *specs.Spec) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rec := f.records[id]
+	rec.Spec = spec
+	f.records[id] = rec
+	return nil
+}

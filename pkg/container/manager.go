@@ -66,6 +66,7 @@ type Options struct {
 	Inspector TaskInspector
 	Execs     Execs
 	Consoles  Consoles
+	Updates   Updater
 	Rootfs    Rootfs
 	Clock     clock.PassiveClock
 	Logger    klog.Logger
@@ -198,6 +199,24 @@ func (m *Manager) save(rec Record) error {
 	}
 	m.publish(rec)
 	return nil
+}
+
+// change commits what fn does to the record as it is by then: an exit and an update of the same
+// container do not undo each other. It returns the changed record.
+func (m *Manager) change(id string, fn func(*Record)) (Record, error) {
+	var rec Record
+	err := m.opts.DB.Update(func(tx *state.Tx) (err error) {
+		if rec, err = m.table.Get(tx, id); err != nil {
+			return err
+		}
+		fn(&rec)
+		tx.OnCommit(func() { m.publish(rec) })
+		return m.table.Put(tx, id, rec)
+	})
+	if err != nil {
+		return Record{}, fmt.Errorf("record container %s: %w", id, err)
+	}
+	return rec, nil
 }
 
 func (m *Manager) publish(rec Record) {

@@ -128,6 +128,13 @@ type Execs interface {
 	DeleteExec(ctx context.Context, containerID, execID string) error
 }
 
+// Updater changes containers that exist. What is missing is an error that wraps errdefs.ErrNotFound.
+type Updater interface {
+	// UpdateTask sets the limits of the task's cgroup.
+	UpdateTask(ctx context.Context, id string, resources *specs.LinuxResources) error
+	UpdateRecordSpec(ctx context.Context, id string, spec *specs.Spec) error
+}
+
 // Consoles acts on the terminal or stdin of a process; execID is empty for the container's first.
 type Consoles interface {
 	// Resize sets the terminal's size in characters.

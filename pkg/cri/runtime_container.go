@@ -91,6 +91,19 @@ func (s *runtimeService) ReopenContainerLog(ctx context.Context, req *runtimeapi
 	return &runtimeapi.ReopenContainerLogResponse{}, nil
 }
 
+func (s *runtimeService) UpdateContainerResources(ctx context.Context, req *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	if r := resources(req.GetLinux()); r != nil {
+		if err := s.Containers.UpdateResources(ctx, req.GetContainerId(), *r); err != nil {
+			return nil, err
+		}
+		return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+	}
+	if _, err := s.Containers.Get(req.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
 func (s *runtimeService) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
 	if len(req.GetCmd()) == 0 {
 		return nil, invalid("cmd is empty")

@@ -15,8 +15,8 @@ type Options struct {
 	Containers *container.Manager
 	Images     *image.Manager
 	// Node answers what Status and RuntimeConfig report.
-	Node Node
-	Streaming  Streaming
+	Node      Node
+	Streaming Streaming
 	// Events are told of every change; the managers' Notify is its Publish.
 	Events *Events
 	// Version is that of this program.

@@ -61,6 +61,7 @@ var (
 	_ container.Tasks         = (*Engine)(nil)
 	_ container.TaskInspector = (*Engine)(nil)
 	_ container.Execs         = (*Engine)(nil)
+	_ container.Updater       = (*Engine)(nil)
 	_ container.Consoles      = (*Engine)(nil)
 	_ image.Store             = (*Engine)(nil)
 )

@@ -1,0 +1,60 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+)
+
+// UpdateResources changes the limits of a container that is created or runs; what r leaves out
+// stays. The specification is changed first, so that it never lags behind the cgroup, and
+// changed back where the kernel refuses.
+func (m *Manager) UpdateResources(ctx context.Context, id string, r ocispec.Resources) error {
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	m.locks.Lock(rec.ID)
+	defer m.unlock(rec.ID)
+	if rec, err = m.Get(rec.ID); err != nil {
+		return err
+	}
+	if rec.State != StateCreated && rec.State != StateRunning {
+		return fmt.Errorf("update container %s: %w: it is %s", rec.ID, ErrState, rec.State)
+	}
+	before, err := m.opts.Records.RecordSpec(ctx, rec.ID)
+	if err != nil {
+		return err
+	}
+	after := *before
+	linux := *before.Linux
+	if linux.Resources, err = ocispec.UpdateResources(before.Linux.Resources, r, m.opts.Host); err != nil {
+		return fmt.Errorf("update container %s: %w", rec.ID, err)
+	}
+	after.Linux = &linux
+	if err := m.opts.Updates.UpdateRecordSpec(ctx, rec.ID, &after); err != nil {
+		return err
+	}
+	if err := m.updateTask(ctx, rec, linux.Resources); err != nil {
+		return errors.Join(err, m.opts.Updates.UpdateRecordSpec(context.WithoutCancel(ctx), rec.ID, before))
+	}
+	_, err = m.change(rec.ID, func(rec *Record) {
+		merged := r
+		if rec.Spec.Resources != nil {
+			merged = rec.Spec.Resources.Merge(r)
+		}
+		rec.Spec.Resources = &merged
+	})
+	return err
+}
+
+func (m *Manager) updateTask(ctx context.Context, rec Record, r *specs.LinuxResources) error {
+	if rec.State != StateRunning {
+		return nil
+	}
+	return ignoreNotFound(m.opts.Updates.UpdateTask(ctx, rec.ID, r))
+}
