@@ -56,6 +56,7 @@ type Node struct {
 	network network
 	ids     *idBlock
 	lock    *os.File
+	closed  bool
 }
 
 // Start brings up a node: world, registry (empty), containerd, userns-shim. Close ends it.
@@ -190,8 +191,13 @@ func (n *Node) LeakScope() leaks.Scope {
 	}
 }
 
-// Close ends everything that belongs to the node and removes it, whatever state it is in.
+// Close ends everything that belongs to the node and removes it, whatever state it is in. Another Close does
+// nothing.
 func (n *Node) Close(ctx context.Context) error {
+	if n.closed {
+		return nil
+	}
+	n.closed = true
 	var errs []error
 	if n.Daemon != nil {
 		errs = append(errs, n.Daemon.Stop(ctx))

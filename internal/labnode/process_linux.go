@@ -68,6 +68,9 @@ func (p *process) pidOrZero() int {
 }
 
 func (p *process) running() bool {
+	if p == nil {
+		return false
+	}
 	select {
 	case <-p.done:
 		return false
