@@ -28,14 +28,14 @@ func (e *Engine) startExec(ctx context.Context, req container.ExecRequest) (uint
 	if err != nil {
 		return 0, fmt.Errorf("pack process: %w", err)
 	}
-	tasks := e.client.TaskService()
+	tasks, io := e.client.TaskService(), shimStdio(req.Stdio)
 	if _, err := tasks.Exec(ctx, &tasksapi.ExecProcessRequest{
 		ContainerID: req.ContainerID,
 		ExecID:      req.ExecID,
-		Stdin:       req.Stdio.Stdin,
-		Stdout:      req.Stdio.Stdout,
-		Stderr:      req.Stdio.Stderr,
-		Terminal:    req.Stdio.Terminal,
+		Stdin:       io.Stdin,
+		Stdout:      io.Stdout,
+		Stderr:      io.Stderr,
+		Terminal:    io.Terminal,
 		Spec:        spec,
 	}); err != nil {
 		return 0, errgrpc.ToNative(err)

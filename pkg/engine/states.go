@@ -57,9 +57,42 @@ func stateOf(p *task.Process) container.TaskState {
 }
 
 // WaitTask returns how the task ended, as soon as it has, also when it ended long ago. It goes on
-// waiting while containerd is away.
+// waiting while containerd is away, and knows the exit code of a task that ended meanwhile on kernels that
+// tell it (6.15); on others such a task is not found.
 func (e *Engine) WaitTask(ctx context.Context, id string) (container.Exit, error) {
-	return e.wait(ctx, &tasksapi.WaitRequest{ContainerID: id})
+	w := e.watchProcess(ctx, id)
+	defer w.close()
+	exit, err := e.wait(ctx, &tasksapi.WaitRequest{ContainerID: id})
+	if w == nil || !errdefs.IsNotFound(err) {
+		return exit, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	defer cancel()
+	seen, werr := w.exit(ctx)
+	if werr != nil {
+		return container.Exit{}, fmt.Errorf("%w (%w)", err, werr)
+	}
+	klog.FromContext(ctx).V(2).Info("containerd lost a task, the kernel told its exit code", "container", id, "code", seen.Code)
+	return seen, nil
+}
+
+// watchProcess returns a witness of the task's process, and nil where there is none to watch.
+func (e *Engine) watchProcess(ctx context.Context, id string) *witness {
+	before, err := e.TaskState(ctx, id)
+	if err != nil || before.PID == 0 || before.Status == statusStopped {
+		return nil
+	}
+	w, err := newWitness(before.PID)
+	if err != nil {
+		klog.FromContext(ctx).V(3).Info("Task cannot be watched beside containerd", "container", id, "reason", err.Error())
+		return nil
+	}
+	// The pid was the task's all the time only if the task has not ended since.
+	if after, err := e.TaskState(ctx, id); err != nil || after.PID != before.PID || after.Status == statusStopped {
+		w.close()
+		return nil
+	}
+	return w
 }
 
 // wait asks the shim, through containerd, to answer when the process has exited. No event is needed,

@@ -53,6 +53,7 @@ func (e *Engine) createTask(ctx context.Context, id string, io container.Stdio) 
 	if err != nil {
 		return 0, err
 	}
+	io = shimStdio(io)
 	resp, err := e.client.TaskService().Create(ctx, &tasksapi.CreateTaskRequest{
 		ContainerID: id,
 		Stdin:       io.Stdin,

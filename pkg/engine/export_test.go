@@ -1,0 +1,4 @@
+package engine
+
+// KernelTells is kernelTells for the tests of package engine_test.
+var KernelTells = kernelTells

@@ -1,0 +1,184 @@
+package engine_test
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/pkg/container"
+	"github.com/userns-shim/userns-shim/pkg/engine"
+	"github.com/userns-shim/userns-shim/pkg/image"
+)
+
+// waiting waits for a task in the background.
+type waiting struct {
+	exit container.Exit
+	err  error
+	done chan struct{}
+}
+
+func (b *box) wait(e *engine.Engine) *waiting {
+	w := &waiting{done: make(chan struct{})}
+	ctx := b.l.t.Context()
+	go func() {
+		defer close(w.done)
+		w.exit, w.err = e.WaitTask(ctx, b.id)
+	}()
+	return w
+}
+
+func (w *waiting) want(t *testing.T, what string, code uint32) {
+	t.Helper()
+	select {
+	case <-w.done:
+		if w.err != nil || w.exit.Code != code {
+			t.Errorf("%s: exit %+v, error %v, want code %d", what, w.exit, w.err, code)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("%s: WaitTask does not return", what)
+	}
+}
+
+// TestContainerdIsKilled: tasks run on, and every wait ends with the right exit code, whether the task
+// exits before, while or after containerd is away.
+func TestContainerdIsKilled(t *testing.T) {
+	l := newLab(t)
+	demo := l.pull(labimage.Demo)
+	group := newID()
+	before := l.newBox(demo, group, "sh", "-c", "exit 4")
+	during := l.newBox(demo, group, "sh", "-c", "trap 'exit 5' TERM; while true; do sleep 0.05; done")
+	alone := l.newBox(demo, newID(), "sh", "-c", "trap 'exit 6' TERM; while true; do sleep 0.05; done")
+	after := l.newBox(demo, group, "sh", "-c", "trap 'exit 7' TERM; while true; do sleep 0.05; done")
+	waits := make(map[*box]*waiting)
+	for _, b := range []*box{before, during, alone, after} {
+		b.start(container.Stdio{})
+		waits[b] = b.wait(l.Engine)
+	}
+	waits[before].want(t, "exit before", 4)
+	time.Sleep(200 * time.Millisecond) // until the shells have their traps
+	pids := map[*box]int{during: l.pid(during), alone: l.pid(alone), after: l.pid(after)}
+
+	if err := l.containerd.Kill9(); err != nil {
+		t.Fatal(err)
+	}
+	wantUnavailable(t, l.Engine, l.containerd.Address)
+	for _, b := range []*box{during, alone} {
+		if err := syscall.Kill(pids[b], syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		awaitGone(t, pids[b])
+	}
+	if err := l.containerd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, l.Engine)
+	if engine.KernelTells(t) {
+		waits[during].want(t, "exit while containerd was away, others run in the group", 5)
+		waits[alone].want(t, "exit while containerd was away, alone in the group", 6)
+	} else if <-waits[during].done; !errdefs.IsNotFound(waits[during].err) {
+		t.Errorf("exit while containerd was away: %v, want not found", waits[during].err)
+	}
+
+	if err := l.KillTask(t.Context(), after.id, uint32(syscall.SIGTERM), false); err != nil {
+		t.Fatal(err)
+	}
+	waits[after].want(t, "exit after", 7)
+	after.wait(l.Engine).want(t, "wait of a new caller", 7)
+	for _, b := range []*box{before, during, alone} {
+		// This is containerd's, and why WaitTask needs the kernel as a witness.
+		if state, err := l.TaskState(t.Context(), b.id); !errdefs.IsNotFound(err) {
+			t.Errorf("containerd kept an ended task over its restart: %+v, %v: the witness is needed no more", state, err)
+		}
+	}
+}
+
+func (l *lab) pid(b *box) int {
+	l.t.Helper()
+	state, err := l.TaskState(l.t.Context(), b.id)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return int(state.PID)
+}
+
+func awaitGone(t *testing.T, pid int) {
+	t.Helper()
+	for range 500 {
+		if syscall.Kill(pid, 0) != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("process %d does not end", pid)
+}
+
+func awaitReady(t *testing.T, e *engine.Engine) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if err = e.Ready(t.Context()); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal(err)
+}
+
+// wantUnavailable calls the engine in several ways: each has to fail soon, and to name the address.
+func wantUnavailable(t *testing.T, e *engine.Engine, address string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for what, err := range map[string]error{
+		"ready":    e.Ready(ctx),
+		"list":     second(e.List(ctx)),
+		"state":    second(e.TaskState(ctx, "x")),
+		"create":   second(e.CreateTask(ctx, "g", "x", container.Stdio{})),
+		"delete":   second(e.DeleteTask(ctx, "g", "x")),
+		"prepare":  second(e.PrepareSnapshot(ctx, container.SnapshotRequest{Key: "x", ImageID: "sha256:x"})),
+		"pull":     second(e.Pull(ctx, image.PullRequest{Ref: "127.0.0.1:1/x:latest"})),
+		"usage":    second(e.FSUsage(ctx, "native")),
+		"features": second(e.RuntimeFeatures(ctx, "io.containerd.runc.v2", "crun")),
+	} {
+		if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), address) {
+			t.Errorf("%s while containerd is down: %v, want unavailable at %s", what, err, address)
+		}
+	}
+	if ctx.Err() != nil {
+		t.Error("calls took more than 10 seconds while containerd was down")
+	}
+}
+
+// TestContainerdIsDown needs neither root nor a containerd: the engine starts without.
+func TestContainerdIsDown(t *testing.T) {
+	address := filepath.Join(t.TempDir(), "no.sock")
+	e, err := engine.New(engine.Options{Address: address, Namespace: "k8s.io"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantUnavailable(t, e, address)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Pull(t.Context(), image.PullRequest{Ref: "127.0.0.1:1/x:latest"}); err == nil {
+		t.Error("a closed engine pulls")
+	}
+}
+
+func TestNewRefusesBadOptions(t *testing.T) {
+	for _, opts := range []engine.Options{
+		{Namespace: "k8s.io"},
+		{Address: "containerd.sock", Namespace: "k8s.io"},
+		{Address: "/run/containerd/containerd.sock"},
+	} {
+		if _, err := engine.New(opts); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("New(%+v): %v, want invalid argument", opts, err)
+		}
+	}
+}
