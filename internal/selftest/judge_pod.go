@@ -62,9 +62,9 @@ func (j *judgement) runs() Check {
 	if j.absent != "" {
 		return skip(name, want, j.absent)
 	}
-	got := "the runtime chose the ids"
+	got := "with ids that the runtime chose"
 	if j.drawn != nil {
-		got = "the runtime leaves the choice of ids to kubelet; the test sent " + wholeMap(*j.drawn)
+		got = fmt.Sprintf("with ids that the test chose, as kubelet does; without: %v", j.refused)
 	}
 	return succeed(name, got, j.err, want, "The runtime cannot run a pod with hostUsers: false. Its log may say more.")
 }

@@ -26,8 +26,9 @@ type podSeen struct {
 	sandbox     string
 	container   string
 	hostNetwork bool
-	// drawn is the mapping that the test sent because the runtime did not choose one.
-	drawn *Extent
+	// drawn is the mapping that the test sent because the runtime refused to choose one.
+	drawn   *Extent
+	refused error
 
 	status    *runtimeapi.PodSandboxStatus
 	statusErr error
@@ -100,7 +101,7 @@ func (r *run) runSandbox(ctx context.Context, pod *podSeen, config *runtimeapi.P
 	if err != nil {
 		return fmt.Errorf("run sandbox: %w; draw ids: %w", refused, err)
 	}
-	pod.drawn = &drawn
+	pod.drawn, pod.refused = &drawn, refused
 	ids := []*runtimeapi.IDMapping{{HostId: drawn.Start, ContainerId: 0, Length: idsPerPod}}
 	users := config.Linux.SecurityContext.NamespaceOptions.UsernsOptions
 	users.Uids, users.Gids = ids, ids

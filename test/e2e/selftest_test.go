@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,7 +78,7 @@ func endpoint(socket string) string { return "--endpoint=unix://" + socket }
 // knows nothing of its registry.
 func TestSelftestPasses(t *testing.T) {
 	n := sharedNode(t)
-	cgroup := "--cgroup-parent=" + n.Cgroup() + "/selftest"
+	cgroup := "--cgroup-parent=" + n.Cgroup()
 	run := runSelftest(t, n.World, endpoint(n.Daemon.Socket), cgroup)
 	run.wantPassed(t)
 	if run.report.Runtime != "userns-shim" {
@@ -91,18 +92,53 @@ func TestSelftestPasses(t *testing.T) {
 	})
 }
 
-// TestSelftestFindsWhatIsWrong is a node on which the second pod finds the pool empty.
+// TestSelftestFindsWhatIsWrong tests a runtime handler that gives no pod a user namespace.
 func TestSelftestFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	n := ownNode(t, labnode.Options{PoolRanges: 1, Daemon: labnode.DaemonOptions{OnConflict: "reject"}})
-	holder := n.RunPod(t, nodetest.Mapping(n.Kubelet().Start))
-	run := runSelftest(t, n.World, endpoint(n.Daemon.Socket), "--cgroup-parent="+n.Cgroup()+"/selftest",
-		// What it draws for want of ids of the runtime's own is all the host's or the other pod's.
-		fmt.Sprintf("--ids=%d:%d", holder.Range(t), 2*labnode.IDsPerRange-1+1))
-	if run.code != 0 && run.code != 1 {
-		t.Errorf("selftest exits with %d", run.code)
+	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{
+		Handlers: "  plain: {runtime: io.containerd.runc.v2, binaryName: runc, userNamespaces: never}",
+	}})
+	run := runSelftest(t, n.World, endpoint(n.Daemon.Socket), "--cgroup-parent="+n.Cgroup(), "--runtime-handler=plain")
+	if run.code != 1 || run.report.OK {
+		t.Errorf("selftest exits with %d and ok %t, want 1 and false", run.code, run.report.OK)
 	}
-	_ = run
+	failed := map[string]bool{}
+	for _, c := range run.report.Checks {
+		if c.Failed() {
+			failed[c.Name] = true
+		}
+	}
+	if len(failed) != 2 || !failed["handler-userns"] || !failed["pod1-runs"] {
+		t.Errorf("failed are %v, want handler-userns and pod1-runs", failed)
+	}
+}
+
+// TestSelftestCleansUpWhenInterrupted interrupts it once its first container runs. The leak check at the end
+// of the test finds what it leaves.
+func TestSelftestCleansUpWhenInterrupted(t *testing.T) {
+	n := sharedNode(t)
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		cmd, wait := startSelftest(t, n.World, endpoint(n.Daemon.Socket), "--cgroup-parent="+n.Cgroup())
+		deadline := time.Now().Add(time.Minute)
+		for len(processes(t, func(p leaks.Process) bool { return n.IDs.Contains(p.UID) })) == 0 {
+			if time.Now().After(deadline) {
+				t.Fatal("no process of a pod came up")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		run := wait()
+		if run.code != 1 {
+			t.Errorf("selftest exits with %d on %s, want 1", run.code, signal)
+		}
+		for _, c := range run.report.Checks {
+			if c.Name == "cleanup" && !c.OK {
+				t.Errorf("cleanup on %s: %s", signal, c.Got)
+			}
+		}
+	}
 }
 
 // TestSelftestOfContainerd tests containerd's own CRI plugin, which leaves the choice of ids to kubelet.
@@ -112,7 +148,7 @@ func TestSelftestOfContainerd(t *testing.T) {
 	run := runSelftest(t, world, endpoint(socket))
 	run.wantPassed(t)
 	for _, c := range run.report.Checks {
-		if c.Name == "pod1-runs" && !strings.Contains(c.Got, "the test sent") {
+		if c.Name == "pod1-runs" && !strings.Contains(c.Got, "the test chose") {
 			t.Errorf("pod1-runs: got %q, want a mapping that the test sent", c.Got)
 		}
 	}
