@@ -216,10 +216,14 @@ func (hostNamespaces) Remove(ctx context.Context, dir, netPath string) error {
 
 func (hostNamespaces) Check(pins ns.Pins, user *ns.IDMap) error { return ns.Check(pins, user) }
 
-func (d *daemon) buildSandboxes(context.Context) error {
+func (d *daemon) buildSandboxes(ctx context.Context) error {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return fmt.Errorf("read boot id: %w", err)
+	}
+	process, err := d.podInit(ctx)
+	if err != nil {
+		return err
 	}
 	policies := map[string]sandbox.UserNamespacePolicy{}
 	for name, h := range d.cfg.RuntimeHandlers {
@@ -230,9 +234,11 @@ func (d *daemon) buildSandboxes(context.Context) error {
 		Pool:              d.pool,
 		Namespaces:        hostNamespaces{},
 		Network:           d.node.network,
+		Process:           process,
 		StateDir:          d.cfg.State,
 		BootID:            strings.TrimSpace(string(boot)),
 		Clock:             clock.RealClock{},
+		Logger:            klog.FromContext(ctx),
 		UserNamespaces:    policies,
 		DefaultHandler:    d.cfg.DefaultRuntimeHandler,
 		Notify:            d.events.Publish,
@@ -240,17 +246,17 @@ func (d *daemon) buildSandboxes(context.Context) error {
 		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
 		UnprivilegedICMP:  d.cfg.EnableUnprivilegedICMP,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, closerFunc(func() error { d.sandboxes.Close(); return nil }))
+	return nil
 }
 
 func (d *daemon) buildContainers(ctx context.Context) error {
 	host, err := d.node.host(ctx)
 	if err != nil {
 		return err
-	}
-	handlers := map[string]container.Handler{}
-	for name, h := range d.cfg.RuntimeHandlers {
-		handlers[name] = container.Handler{Runtime: h.Runtime, BinaryName: h.BinaryName, Snapshotter: d.snapshotters()[name]}
 	}
 	d.containers, err = container.New(container.Options{
 		DB:             d.db,
@@ -267,7 +273,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Logger:         klog.FromContext(ctx),
 		Notify:         d.events.Publish,
 		StateDir:       d.cfg.State,
-		Handlers:       handlers,
+		Handlers:       d.handlers(),
 		DefaultHandler: d.cfg.DefaultRuntimeHandler,
 		Host:           host,
 		SystemdCgroup:  d.node.SystemdCgroup(),

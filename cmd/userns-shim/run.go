@@ -28,10 +28,7 @@ const recoverRetry = time.Second
 // while containerd does not answer, only the calls that tell of the node are served.
 func (d *daemon) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := d.sandboxes.Recover(ctx); err != nil {
-		klog.FromContext(ctx).Error(err, "Recovery of pod sandboxes")
-	}
-	if err := d.recoverContainers(ctx); err != nil {
+	if err := d.recover(ctx); err != nil {
 		d.node.recovery.wait(err)
 	}
 	listener, err := listenUnix(strings.TrimPrefix(d.cfg.Listen, "unix://"), criSocketMode)
@@ -79,15 +76,15 @@ func stopGracefully(server *grpc.Server) {
 	server.GracefulStop()
 }
 
-// recoverContainers reconciles the records with containerd. Its error says that containerd does
-// not answer; a container that cannot be recovered is logged, and left to its removal.
-func (d *daemon) recoverContainers(ctx context.Context) error {
-	err := d.containers.Recover(ctx, d.sandboxes.Get)
+// recover reconciles the records with the node, sandboxes first. Its error says that containerd
+// does not answer; what cannot be recovered otherwise is logged, and left to its removal.
+func (d *daemon) recover(ctx context.Context) error {
+	err := errors.Join(d.sandboxes.Recover(ctx), d.containers.Recover(ctx, d.sandboxes.Get))
 	if errors.Is(err, errdefs.ErrUnavailable) {
 		return err
 	}
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Recovery of containers")
+		klog.FromContext(ctx).Error(err, "Recovery of pods")
 	}
 	return nil
 }
@@ -103,7 +100,7 @@ func (d *daemon) awaitRecovery(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		if err := d.recoverContainers(ctx); err != nil {
+		if err := d.recover(ctx); err != nil {
 			d.node.recovery.wait(err)
 			continue
 		}

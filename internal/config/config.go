@@ -28,6 +28,10 @@ type Config struct {
 	// MetricsListen serves /metrics and /statusz over HTTP; empty turns it off.
 	MetricsListen string `yaml:"metricsListen"`
 
+	// SandboxInit is the path of userns-shim-init, which runs in pods whose containers share a
+	// PID namespace; empty takes the one beside userns-shim.
+	SandboxInit string `yaml:"sandboxInit"`
+
 	Containerd Containerd `yaml:"containerd"`
 	CNI        CNI        `yaml:"cni"`
 	Registry   Registry   `yaml:"registry"`

@@ -37,6 +37,9 @@ func (c Config) validatePaths() error {
 		nonEmpty("containerd.namespace", c.Containerd.Namespace),
 		nonEmpty("containerd.snapshotter", c.Containerd.Snapshotter),
 	}
+	if c.SandboxInit != "" {
+		errs = append(errs, absolute("sandboxInit", c.SandboxInit))
+	}
 	if path, ok := strings.CutPrefix(c.Listen, "unix://"); !ok || !filepath.IsAbs(path) {
 		errs = append(errs, fmt.Errorf("listen is %q: want unix:///path", c.Listen))
 	}

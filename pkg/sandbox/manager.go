@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/moby/locker"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/userns-shim/userns-shim/pkg/idpool"
@@ -63,9 +64,11 @@ type Options struct {
 	Pool       *idpool.Pool
 	Namespaces Pinner
 	Network    Network
+	Process    Process
 	StateDir   string
 	BootID     string
 	Clock      clock.PassiveClock
+	Logger     klog.Logger
 	// UserNamespaces is the policy of each runtime handler by name.
 	UserNamespaces map[string]UserNamespacePolicy
 	// DefaultHandler serves specs without a runtime handler.
@@ -94,18 +97,26 @@ type Manager struct {
 	table state.Bucket[Record]
 	locks *locker.Locker
 
+	// life is that of the goroutines that watch processes; Close ends it and waits for them.
+	life     context.Context
+	end      context.CancelFunc
+	watchers sync.WaitGroup
+
 	mu      sync.RWMutex
 	records map[string]Record
+	watched map[string]bool // sandboxes whose process a goroutine waits for
 }
 
-// New loads the recorded sandboxes. Call Recover before serving.
+// New loads the recorded sandboxes. Call Recover before serving and Close at the end.
 func New(opts Options) (*Manager, error) {
 	m := &Manager{
 		opts:    opts,
 		table:   state.NewBucket[Record]("sandboxes"),
 		locks:   locker.New(),
 		records: map[string]Record{},
+		watched: map[string]bool{},
 	}
+	m.life, m.end = context.WithCancel(klog.NewContext(context.Background(), opts.Logger))
 	err := opts.DB.View(func(tx *state.Tx) error {
 		return m.table.ForEach(tx, func(id string, rec Record) error {
 			m.records[id] = rec
@@ -116,6 +127,12 @@ func New(opts Options) (*Manager, error) {
 		return nil, fmt.Errorf("load sandboxes: %w", err)
 	}
 	return m, nil
+}
+
+// Close stops watching; pods run on.
+func (m *Manager) Close() {
+	m.end()
+	m.watchers.Wait()
 }
 
 // Paths are where the sandbox id keeps its files.

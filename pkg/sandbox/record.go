@@ -34,6 +34,11 @@ type Record struct {
 	Range *idpool.Range `json:"range,omitempty"`
 	// NetworkUp is set before CNI ADD and cleared once CNI DEL has succeeded.
 	NetworkUp bool `json:"networkUp,omitempty"`
+	// ProcessUp is set before the process of a shared PID namespace is started, and cleared once
+	// everything of it is gone.
+	ProcessUp bool `json:"processUp,omitempty"`
+	// PID is the host's number of that process, 0 where the sandbox has none.
+	PID int `json:"pid"`
 	// IPs are the pod's addresses, the primary one first; none for a pod in the host's network.
 	IPs []netip.Addr `json:"ips,omitempty"`
 	// Pins are the paths of the namespaces that the pod owns, empty where it uses the host's.
@@ -52,6 +57,7 @@ func (r Record) Mapping() *ocispec.IDMapping {
 type Paths struct {
 	Dir        string // everything below belongs to the sandbox
 	Namespaces string
+	PID        string // pin of the shared PID namespace
 	Shm        string
 	ResolvConf string
 	Hostname   string
@@ -63,6 +69,7 @@ func PathsOf(stateDir, id string) Paths {
 	return Paths{
 		Dir:        dir,
 		Namespaces: filepath.Join(dir, "ns"),
+		PID:        filepath.Join(dir, "ns", "pid"),
 		Shm:        filepath.Join(dir, "shm"),
 		ResolvConf: filepath.Join(dir, "resolv.conf"),
 		Hostname:   filepath.Join(dir, "hostname"),

@@ -9,8 +9,9 @@ import (
 )
 
 // Recover brings the records in line with the node before anything is served: what was
-// half made is removed, and a sandbox whose pins are gone, as after a reboot, is stopped. It
-// goes on after an error, which names the sandbox and leaves it to the next start.
+// half made is removed, a sandbox whose pins are gone, as after a reboot, is stopped, and
+// processes are watched again. It goes on after an error, which names the sandbox and leaves it
+// to the next call; one that wraps errdefs.ErrUnavailable says that containerd does not answer.
 func (m *Manager) Recover(ctx context.Context) error {
 	var errs []error
 	for _, rec := range m.all() {
@@ -28,12 +29,11 @@ func (m *Manager) recover(ctx context.Context, rec Record) error {
 	case PhaseCreating:
 		return m.remove(ctx, rec)
 	case PhaseReady:
-		err := m.alive(rec)
-		if err == nil {
-			return nil
+		if err := m.alive(rec); err != nil {
+			klog.FromContext(ctx).Info("Pod sandbox lost its namespaces", "sandbox", rec.ID, "reason", err)
+			return m.stop(ctx, rec)
 		}
-		klog.FromContext(ctx).Info("Pod sandbox lost its namespaces", "sandbox", rec.ID, "reason", err)
-		return m.stop(ctx, rec)
+		return m.recoverProcess(ctx, rec)
 	case PhaseStopped:
 		return nil
 	}

@@ -25,6 +25,11 @@ func (m *Manager) Run(ctx context.Context, spec Spec) (Record, error) {
 	if err := validate(spec); err != nil {
 		return Record{}, err
 	}
+	if spec.Namespaces.PID == ModePod {
+		if err := m.opts.Process.Ready(); err != nil {
+			return Record{}, err
+		}
+	}
 	rec, existed, err := m.reserve(ctx, spec)
 	if err != nil || existed {
 		return rec, err
@@ -64,6 +69,7 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 		CreatedAt: m.opts.Clock.Now(),
 		BootID:    m.opts.BootID,
 		NetworkUp: spec.Namespaces.Network != ModeNode,
+		ProcessUp: spec.Namespaces.PID == ModePod,
 	}
 	err = m.opts.DB.Update(func(tx *state.Tx) error {
 		holder, err := m.reserveName(tx, rec)
@@ -101,8 +107,7 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 		if up.Pins, err = m.makeNamespaces(gctx, up); err != nil {
 			return err
 		}
-		up.IPs, err = m.attach(gctx, up)
-		return err
+		return m.populate(gctx, &up)
 	})
 	if err := group.Wait(); err != nil {
 		return Record{}, fmt.Errorf("bring up sandbox %s: %w", rec.ID, err)
@@ -112,11 +117,34 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 	if err := m.save(rec); err != nil {
 		return Record{}, err
 	}
+	m.watch(rec)
 	m.notify(EventCreated, rec)
 	m.notify(EventStarted, rec)
 	klog.FromContext(ctx).V(2).Info("Pod sandbox ready", "sandbox", rec.ID,
 		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "range", rec.Range)
 	return rec, nil
+}
+
+// populate attaches the namespaces to the network and starts the pod's process in them, side by
+// side: neither needs the other.
+func (m *Manager) populate(ctx context.Context, up *Record) error {
+	rec := *up
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		up.IPs, err = m.attach(gctx, rec)
+		return err
+	})
+	group.Go(func() (err error) {
+		up.PID, err = m.startProcess(gctx, rec)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if up.PID != 0 {
+		up.Pins.PID = m.Paths(up.ID).PID
+	}
+	return nil
 }
 
 func (m *Manager) makeNamespaces(ctx context.Context, rec Record) (ns.Pins, error) {

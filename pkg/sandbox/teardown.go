@@ -10,7 +10,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
-// Stop takes the sandbox's network and namespaces away; its record, name and range stay until
+// Stop takes the sandbox's process, network and namespaces away; its record, name and range stay until
 // Remove. Its containers have to be stopped before. It is idempotent.
 func (m *Manager) Stop(ctx context.Context, id string) error {
 	m.locks.Lock(id)
@@ -19,10 +19,15 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if rec.Phase == PhaseStopped && !rec.NetworkUp {
+	if rec.tornDown() {
 		return nil
 	}
 	return m.stop(ctx, rec)
+}
+
+// tornDown says whether stop has nothing left to do.
+func (r Record) tornDown() bool {
+	return r.Phase == PhaseStopped && !r.NetworkUp && !r.ProcessUp
 }
 
 // stop runs every stage despite the errors of earlier ones, and records the outcome. The
@@ -30,8 +35,10 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 func (m *Manager) stop(ctx context.Context, rec Record) error {
 	known := rec.Phase != PhaseCreating
 	rec.Phase = PhaseStopped
+	processErr := m.stopProcess(ctx, &rec)
 	netErr := m.teardownNetwork(ctx, &rec)
 	err := errors.Join(
+		processErr,
 		netErr,
 		m.removeNamespaces(ctx, rec),
 		unmountShm(m.Paths(rec.ID)),
@@ -87,7 +94,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 }
 
 func (m *Manager) remove(ctx context.Context, rec Record) error {
-	if rec.Phase != PhaseStopped || rec.NetworkUp {
+	if !rec.tornDown() {
 		if err := m.stop(ctx, rec); err != nil {
 			return err
 		}
