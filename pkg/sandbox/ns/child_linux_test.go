@@ -161,7 +161,7 @@ func playParent() (err error) {
 			return
 		}
 		fmt.Fprintln(os.Stdout, c.pid)
-		select {}
+		time.Sleep(time.Hour) // until killed
 	})
 	return err
 }
