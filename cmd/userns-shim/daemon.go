@@ -269,6 +269,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Consoles:       d.engine,
 		Updates:        d.engine,
 		Rootfs:         d.mounter,
+		PIDPins:        hostNamespaces{},
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
 		Notify:         d.events.Publish,

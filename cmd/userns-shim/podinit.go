@@ -50,12 +50,16 @@ func (d *daemon) handlers() map[string]container.Handler {
 	return out
 }
 
-func (hostNamespaces) PinPID(task ns.Task, path string) error { return ns.PinPID(task, path) }
+func (hostNamespaces) PinPID(pid int, id, path string) error {
+	return ns.PinPID(ns.Task{PID: pid, ID: id}, path)
+}
 
 func (hostNamespaces) UnpinPID(path string) error { return ns.UnpinPID(path) }
 
-func (hostNamespaces) CheckPID(task ns.Task, path string) error { return ns.CheckPID(task, path) }
+func (hostNamespaces) CheckPID(pid int, id, path string) error {
+	return ns.CheckPID(ns.Task{PID: pid, ID: id}, path)
+}
 
-func (hostNamespaces) AwaitExit(ctx context.Context, task ns.Task) error {
-	return ns.AwaitExit(ctx, task)
+func (hostNamespaces) AwaitExit(ctx context.Context, pid int, id string) error {
+	return ns.AwaitExit(ctx, ns.Task{PID: pid, ID: id})
 }

@@ -183,6 +183,9 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err := m.opts.Rootfs.Mount(ctx, mountRequest(b.sb, snapshot, paths.Rootfs)); err != nil {
 		return fmt.Errorf("mount root filesystem: %w", err)
 	}
+	if err := m.pinTarget(b.rec); err != nil {
+		return err
+	}
 	b.rec.User, err = ocispec.ResolveUser(userdb.RootOpener(paths.Rootfs), b.image.Config.User, b.rec.Spec.Security.User)
 	if err != nil {
 		return err

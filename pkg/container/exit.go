@@ -87,7 +87,8 @@ func (m *Manager) NoteOOM(id string) {
 	}
 }
 
-// releaseRuntime takes away the task and the mounted root filesystem, both idempotently.
+// releaseRuntime takes away the task, the mounted root filesystem and the hold on a target's PID
+// namespace, all idempotently.
 func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
 	_, err := m.opts.Tasks.DeleteTask(ctx, rec.SandboxID, rec.ID)
 	if isNotFound(err) {
@@ -96,7 +97,8 @@ func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
 	if err != nil {
 		err = fmt.Errorf("delete task: %w", err)
 	}
-	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, m.Paths(rec.ID).Rootfs))
+	paths := m.Paths(rec.ID)
+	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, paths.Rootfs), m.opts.PIDPins.UnpinPID(paths.PIDNamespace))
 }
 
 // process returns the running process of a container, nil when it does not run.

@@ -29,6 +29,7 @@ type fakeEngine struct {
 	tasks     map[string]*fakeTask
 	mounted   map[string]bool
 	forgotten []string
+	pinned    map[string]string // by path, the container whose PID namespace it is
 	// ignoreTerm makes tasks outlive their stop signal.
 	ignoreTerm bool
 }
@@ -49,6 +50,7 @@ func newFakeEngine() *fakeEngine {
 		records:   map[string]EngineRecord{},
 		tasks:     map[string]*fakeTask{},
 		mounted:   map[string]bool{},
+		pinned:    map[string]string{},
 	}
 }
 
@@ -75,6 +77,9 @@ func (f *fakeEngine) left() []string {
 	}
 	for path := range f.mounted {
 		out = append(out, "mount "+path)
+	}
+	for path := range f.pinned {
+		out = append(out, "pin "+path)
 	}
 	slices.Sort(out)
 	return out
@@ -240,6 +245,23 @@ func (f *fakeEngine) Unmount(_ context.Context, target string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.mounted, target)
+	return nil
+}
+
+func (f *fakeEngine) PinPID(_ int, id, path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.step("pin"); err != nil {
+		return err
+	}
+	f.pinned[path] = id
+	return nil
+}
+
+func (f *fakeEngine) UnpinPID(path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.pinned, path)
 	return nil
 }
 

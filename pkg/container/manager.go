@@ -68,6 +68,7 @@ type Options struct {
 	Consoles  Consoles
 	Updates   Updater
 	Rootfs    Rootfs
+	PIDPins   PIDPins
 	Clock     clock.PassiveClock
 	Logger    klog.Logger
 	// Notify, where it is set, is told of each change after it is recorded. It must not block.
@@ -137,12 +138,19 @@ type Paths struct {
 	Dir    string // everything below belongs to the container
 	Rootfs string
 	IO     string // FIFOs
+	// PIDNamespace is the pin of a target's PID namespace.
+	PIDNamespace string
 }
 
 // Paths derives them from the state directory and the container's id.
 func (m *Manager) Paths(id string) Paths {
 	dir := filepath.Join(m.opts.StateDir, "containers", id)
-	return Paths{Dir: dir, Rootfs: filepath.Join(dir, "rootfs"), IO: filepath.Join(dir, "io")}
+	return Paths{
+		Dir:          dir,
+		Rootfs:       filepath.Join(dir, "rootfs"),
+		IO:           filepath.Join(dir, "io"),
+		PIDNamespace: filepath.Join(dir, "pidns"),
+	}
 }
 
 // Get finds a container by its id or a unique prefix of it. Containers that are still being

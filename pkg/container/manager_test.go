@@ -40,7 +40,7 @@ func newNode(t *testing.T) *node {
 		engine: engine,
 		opts: Options{
 			DB: db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
-			Inspector: engine, Execs: engine, Rootfs: engine,
+			Inspector: engine, Execs: engine, Rootfs: engine, PIDPins: engine,
 			Clock:          clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0)),
 			Logger:         klog.Background(),
 			StateDir:       filepath.Join(dir, "run"),

@@ -30,7 +30,7 @@ func (m *Manager) specification(ctx context.Context, b *build) (*specs.Spec, err
 	if err != nil {
 		return nil, err
 	}
-	namespaces, err := namespacesOf(b)
+	namespaces, err := m.namespacesOf(b)
 	if err != nil {
 		return nil, err
 	}
@@ -108,24 +108,17 @@ func hostDevices(spec Spec) ([]ocispec.HostDevice, error) {
 	return append(out, all...), nil
 }
 
-// namespacesOf joins what the sandbox pinned. Containers that share the pod's PID namespace
-// need the sandbox to have one.
-func namespacesOf(b *build) (ocispec.Namespaces, error) {
+// namespacesOf joins what the sandbox pinned.
+func (m *Manager) namespacesOf(b *build) (ocispec.Namespaces, error) {
 	pins := b.sb.Pins
-	out := ocispec.Namespaces{
+	pid, err := m.pidNamespace(b)
+	return ocispec.Namespaces{
 		User:    pins.User,
 		Network: pinnedOrHost(pins.Network),
 		IPC:     pinnedOrHost(pins.IPC),
 		UTS:     pinnedOrHost(pins.UTS),
-	}
-	switch b.rec.Spec.Namespaces.PID {
-	case PIDContainer:
-	case PIDNode:
-		out.PID = ocispec.Namespace{Host: true}
-	default:
-		return out, fmt.Errorf("%w: PID namespace mode %q", ErrUnsupported, b.rec.Spec.Namespaces.PID)
-	}
-	return out, nil
+		PID:     pid,
+	}, err
 }
 
 func pinnedOrHost(path string) ocispec.Namespace {

@@ -103,6 +103,9 @@ func (m *Manager) openIO(ctx context.Context, sb sandbox.Record, rec Record) (*s
 }
 
 func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io *stream.ContainerIO) (uint32, error) {
+	if err := m.checkTarget(rec); err != nil {
+		return 0, err
+	}
 	uid, gid, err := rec.User.HostIDs(sb.Mapping())
 	if err != nil {
 		return 0, err

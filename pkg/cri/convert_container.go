@@ -79,9 +79,6 @@ func containerNamespaces(opts *runtimeapi.NamespaceOption) (container.Namespaces
 	if !ok {
 		return none, invalid("namespace_options.pid is %s", opts.GetPid())
 	}
-	if opts == nil {
-		mode = container.PIDContainer
-	}
 	if mode == container.PIDTarget && opts.GetTargetId() == "" {
 		return none, invalid("namespace_options.pid is TARGET and target_id is empty")
 	}

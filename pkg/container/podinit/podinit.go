@@ -21,7 +21,6 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
-	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 )
 
 // Records creates and deletes container records in containerd. A missing one is an error that
@@ -40,12 +39,13 @@ type Tasks interface {
 	DeleteTask(ctx context.Context, group, id string) (container.Exit, error)
 }
 
-// Pins holds PID namespaces and watches their processes; package ns does it for real.
+// Pins holds PID namespaces and watches their processes, each named by its number and the id that
+// its cgroup carries; package ns does it for real.
 type Pins interface {
-	PinPID(task ns.Task, path string) error
+	PinPID(pid int, id, path string) error
 	UnpinPID(path string) error
-	CheckPID(task ns.Task, path string) error
-	AwaitExit(ctx context.Context, task ns.Task) error
+	CheckPID(pid int, id, path string) error
+	AwaitExit(ctx context.Context, pid int, id string) error
 }
 
 // Options are what a Runner needs; all fields are required.
@@ -96,16 +96,13 @@ func (r *Runner) Ready() error {
 
 // Check is nil when the process lives in the namespace that rec pins.
 func (r *Runner) Check(rec sandbox.Record) error {
-	return r.opts.Pins.CheckPID(task(rec.ID, rec.PID), r.pin(rec.ID))
+	return r.opts.Pins.CheckPID(rec.PID, rec.ID, r.pin(rec.ID))
 }
 
 // Wait returns nil once the process has ended.
 func (r *Runner) Wait(ctx context.Context, rec sandbox.Record) error {
-	return r.opts.Pins.AwaitExit(ctx, task(rec.ID, rec.PID))
+	return r.opts.Pins.AwaitExit(ctx, rec.PID, rec.ID)
 }
-
-// task names the process: its cgroup carries the id of the sandbox.
-func task(id string, pid int) ns.Task { return ns.Task{PID: pid, ID: id} }
 
 func (r *Runner) pin(id string) string { return sandbox.PathsOf(r.opts.StateDir, id).PID }
 

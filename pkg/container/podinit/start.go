@@ -38,7 +38,7 @@ func (r *Runner) start(ctx context.Context, rec sandbox.Record) (int, error) {
 		return 0, err
 	}
 	// It is process 1 of its namespace already, and waits to be started.
-	if err := r.opts.Pins.PinPID(task(rec.ID, int(pid)), r.pin(rec.ID)); err != nil {
+	if err := r.opts.Pins.PinPID(int(pid), rec.ID, r.pin(rec.ID)); err != nil {
 		return 0, err
 	}
 	return int(pid), r.opts.Tasks.StartTask(ctx, rec.ID)
