@@ -325,6 +325,10 @@ func (m *machine) check(t *rapid.T) {
 	if err := m.pool.Verify(&fakeTx{records: m.db.records}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// checkStats walks over all slots there are, so it is not done after each step.
+func (m *machine) checkStats(t *rapid.T) {
 	s := m.pool.Stats()
 	for _, seg := range []SegmentStats{s.Pool, s.Kubelet} {
 		if seg.Capacity != seg.Free+seg.Allocated+seg.Quarantined+seg.Reserved {
@@ -349,6 +353,7 @@ func TestPoolAgainstModel(t *testing.T) {
 			"":            m.check,
 			"transaction": m.transaction,
 			"reopen":      m.reload,
+			"stats":       m.checkStats,
 			"traces": func(t *rapid.T) {
 				if len(m.model.entries) == 0 {
 					t.Skip("an empty ledger has no traces")

@@ -58,23 +58,23 @@ func (p *Pool) Stats() Stats {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	stats := Stats{Counters: p.counters}
-	var ofPool, ofKubelet bitmap // what is free
-	for slot := range slotCount {
+	ofPool, ofKubelet := *p.table.own, *p.table.theirs // what is free
+	stats.Pool.Capacity, stats.Kubelet.Capacity = ofPool.count(), ofKubelet.count()
+	for slot := p.table.busy.next(0); slot >= 0; slot = p.table.busy.next(slot + 1) {
 		use := p.useLocked(slot)
 		switch {
-		case p.table.own.has(slot):
+		case ofPool.has(slot):
 			stats.Pool.count(use, slot, &ofPool)
-		case p.table.theirs.has(slot):
+		case ofKubelet.has(slot):
 			stats.Kubelet.count(use, slot, &ofKubelet)
 		case use == useWaiting:
-			stats.External.Quarantined++
-		case use != useNone:
-			stats.External.count(use, slot, nil)
+			stats.External.Quarantined++ // nothing there is anybody's to give
+		default:
+			stats.External.count(use, slot, &ofPool)
 		}
 	}
-	stats.External.Capacity = 0
-	stats.Pool.LargestFreeIDs = uint64(ofPool.longestRun()) * Unit
-	stats.Kubelet.LargestFreeIDs = uint64(ofKubelet.longestRun()) * Unit
+	stats.Pool.free(&ofPool)
+	stats.Kubelet.free(&ofKubelet)
 	p.agesLocked(&stats)
 	return stats
 }
@@ -84,15 +84,14 @@ func (p *Pool) Stats() Stats {
 type use int
 
 const (
-	useNone use = iota
-	useWaiting
+	useWaiting use = iota
 	useHeld
 	useReserved
 	useAllocated
 )
 
 func (p *Pool) useLocked(slot int) use {
-	strongest := useNone
+	strongest := useWaiting
 	for _, e := range p.table.slots[slot] {
 		this := useWaiting
 		switch {
@@ -108,15 +107,13 @@ func (p *Pool) useLocked(slot int) use {
 	return strongest
 }
 
+// count counts a slot that is in use, and takes it out of free unless it only
+// waits for its age.
 func (s *SegmentStats) count(u use, slot int, free *bitmap) {
-	s.Capacity++
 	switch u {
-	case useNone, useWaiting:
-		s.Free++
-		free.set(slot)
-		if u == useWaiting {
-			s.Waiting++
-		}
+	case useWaiting:
+		s.Waiting++
+		return
 	case useHeld:
 		s.Quarantined++
 	case useReserved:
@@ -124,6 +121,11 @@ func (s *SegmentStats) count(u use, slot int, free *bitmap) {
 	case useAllocated:
 		s.Allocated++
 	}
+	free.clear(slot)
+}
+
+func (s *SegmentStats) free(free *bitmap) {
+	s.Free, s.LargestFreeIDs = free.count(), uint64(free.longestRun())*Unit
 }
 
 func (p *Pool) agesLocked(stats *Stats) {

@@ -27,7 +27,8 @@ type table struct {
 	own     *bitmap // slots that Acquire may give
 	theirs  *bitmap // slots that count as kubelet's
 
-	avail     *bitmap // slots of own that no entry touches
+	busy      bitmap  // slots that an entry touches
+	avail     *bitmap // slots of own that none touches
 	slots     [slotCount][]*entry
 	byPod     map[PodUID]*entry // allocated ones
 	bySandbox map[string]*entry
@@ -102,7 +103,7 @@ func (t *table) at(id uint32) *entry {
 // all calls fn once for each entry, in the order of slots, until it returns
 // false.
 func (t *table) all(fn func(*entry) bool) {
-	for slot := range t.slots {
+	for slot := t.busy.next(0); slot >= 0; slot = t.busy.next(slot + 1) {
 		for _, e := range t.slots[slot] {
 			if first, _ := slots(e.Range); first == slot && !fn(e) {
 				return
@@ -115,6 +116,7 @@ func (t *table) insert(e *entry) {
 	first, last := slots(e.Range)
 	for slot := first; slot <= last; slot++ {
 		t.slots[slot] = append(t.slots[slot], e)
+		t.busy.set(slot)
 		t.avail.clear(slot)
 	}
 	for _, id := range e.Sandboxes {
@@ -136,6 +138,7 @@ func (t *table) remove(e *entry) {
 		left := slices.DeleteFunc(t.slots[slot], func(o *entry) bool { return o == e })
 		if len(left) == 0 {
 			left = nil // 65,536 empty slices would keep their arrays
+			t.busy.clear(slot)
 			if t.own.has(slot) {
 				t.avail.set(slot)
 			}
