@@ -139,21 +139,47 @@ func TestNestedUserNamespaceMapsOnlyIDsOfThePod(t *testing.T) {
 	}
 }
 
+// TestReadOnlyMountFromTheHostCannotBeMadeWritable tries each way that in-pod root with CAP_SYS_ADMIN has.
 func TestReadOnlyMountFromTheHostCannotBeMadeWritable(t *testing.T) {
 	n := sharedNode(t)
 	for _, way := range []string{"remount", "setattr", "rebind"} {
-		t.Run(way, func(t *testing.T) {
+		t.Run(way+" what the host mounts read-only", func(t *testing.T) {
+			dir := volume(t, n)
+			bindReadOnly(t, n, dir)
+			c := powerful(t, n, nodetest.Mount(dir, "/ro"))
+			wantUnwritten(t, probe(t, c, way, "/ro"), dir)
+		})
+		t.Run(way+" what the pod mounts read-only", func(t *testing.T) {
 			dir := volume(t, n)
 			c := powerful(t, n, nodetest.ReadOnlyMount(dir, "/ro"))
-			r := probe(t, c, way, "/ro")
-			if r.Errno == "" {
-				t.Errorf("in-pod root with CAP_SYS_ADMIN wrote to a read-only volume: %+v", r)
-			}
-			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-				t.Errorf("the host's directory holds %v (%v), want nothing", entries, err)
-			}
+			wantUnwritten(t, probe(t, c, way, "/ro"), dir)
 		})
 	}
+}
+
+func wantUnwritten(t *testing.T, r result, dir string) {
+	t.Helper()
+	if r.Errno == "" {
+		t.Errorf("in-pod root with CAP_SYS_ADMIN wrote to a read-only volume: %+v", r)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("the host's directory holds %v (%v), want nothing", entries, err)
+	}
+}
+
+// bindReadOnly makes a directory a read-only mount on the node.
+func bindReadOnly(t *testing.T, n *nodetest.Node, dir string) {
+	t.Helper()
+	for _, args := range [][]string{{"--bind", dir, dir}, {"-o", "remount,bind,ro", dir}} {
+		if _, err := n.World.Output(exec.Command("mount", args...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if _, err := n.World.Output(exec.Command("umount", dir)); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestSysIsMountedForThePodsNetwork(t *testing.T) {

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -103,5 +105,28 @@ func TestContainersAreInTheirPodsCgroup(t *testing.T) {
 		return strings.HasSuffix(line, pod.Request.Config.Linux.CgroupParent+"/"+c.ID)
 	}) {
 		t.Errorf("the container's cgroups are %+v, want one below %s", members, pod.Request.Config.Linux.CgroupParent)
+	}
+}
+
+// TestOOMScoreAdjGoesAsLowAsTheNodeCan asks for less than a node without CAP_SYS_RESOURCE can give.
+func TestOOMScoreAdjGoesAsLowAsTheNodeCan(t *testing.T) {
+	n := sharedNode(t)
+	c := n.RunPod(t).Run(t, n.Image(t, "demo:latest"), func(c *runtimeapi.ContainerConfig) {
+		c.Linux.Resources.OomScoreAdj = -500
+	})
+	want := "-500"
+	config, err := os.ReadFile(n.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(config), "restrictOOMScoreAdj: true") {
+		daemons, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", n.Daemon.PID()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = strings.TrimSpace(string(daemons))
+	}
+	if got := c.Exec(t, "cat", "/proc/1/oom_score_adj"); got != want {
+		t.Errorf("oom_score_adj is %s, want %s", got, want)
 	}
 }

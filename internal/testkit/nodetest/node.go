@@ -121,7 +121,7 @@ func (n *Node) WantNoLeaks(t testing.TB) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
-		found, err := n.Leaks(ctx)
+		found, err := n.Leaks(ctx, patience)
 		if err != nil {
 			t.Errorf("check for leaks: %v", err)
 		}
@@ -131,8 +131,9 @@ func (n *Node) WantNoLeaks(t testing.TB) {
 	})
 }
 
-// Leaks lists what the node holds beyond what it had when it was started, pods that CRI lists included.
-func (n *Node) Leaks(ctx context.Context) ([]leaks.Thing, error) {
+// Leaks lists what the node holds beyond what it had when it was started, pods that CRI lists included. It
+// waits up to patience for what goes away by itself.
+func (n *Node) Leaks(ctx context.Context, patience time.Duration) ([]leaks.Thing, error) {
 	found, err := n.scope().Check(ctx, n.baseline, patience)
 	if err != nil {
 		return nil, err
