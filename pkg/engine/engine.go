@@ -105,9 +105,11 @@ func New(opts Options) (*Engine, error) {
 	}, nil
 }
 
-// Close ends pulls that are under way, waits for them and closes the connection.
+// Close ends pulls that are under way, waits for them and closes the connection. Closing again is fine.
 func (e *Engine) Close() error {
-	e.pulls.close()
+	if !e.pulls.close() {
+		return nil
+	}
 	if err := e.client.Close(); err != nil {
 		return fmt.Errorf("close connection to containerd at %s: %w", e.opts.Address, err)
 	}

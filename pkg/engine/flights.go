@@ -90,13 +90,15 @@ func (f *flights) abandon(key string, fl *flight, cause error) {
 	fl.cancel(cause)
 }
 
-// close cancels all runs, waits for them, and takes no more.
-func (f *flights) close() {
+// close cancels all runs, waits for them, and takes no more. It returns false when it was called before.
+func (f *flights) close() bool {
 	f.mu.Lock()
+	first := !f.closed
 	f.closed = true
 	for _, fl := range f.byKey {
 		fl.cancel(errClosed)
 	}
 	f.mu.Unlock()
 	f.running.Wait()
+	return first
 }

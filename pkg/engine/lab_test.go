@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -49,9 +51,9 @@ func newLab(t testing.TB) *lab {
 	l.cgroup = "/" + filepath.Base(dir)
 	l.checkLeaks(leaks.Scope{
 		Namespaces: here{},
-		StateDirs: []string{l.containerd.State, filepath.Join(dir, "s")}, // s: sockets of shims
-		Cgroup:    l.cgroup,
-		Mark:      filepath.Base(dir),
+		StateDirs:  []string{l.containerd.State, filepath.Join(dir, "s")}, // s: sockets of shims
+		Cgroup:     l.cgroup,
+		Mark:       filepath.Base(dir),
 	})
 	l.Engine = l.newEngine(engineOptions())
 	return l
@@ -135,6 +137,48 @@ func (l *lab) imageRecords() map[string]map[string]string {
 		records[img.GetName()] = img.GetLabels()
 	}
 	return records
+}
+
+// contents names the blobs, downloads, snapshots and leases that containerd holds.
+func (l *lab) contents() []string {
+	l.t.Helper()
+	conn := l.dial()
+	defer conn.Close()
+	ctx := l.inContainerd()
+	var things []string
+	blobs, err := contentapi.NewContentClient(conn).List(ctx, &contentapi.ListContentRequest{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for page, err := blobs.Recv(); err == nil; page, err = blobs.Recv() {
+		for _, blob := range page.GetInfo() {
+			things = append(things, "blob "+blob.GetDigest())
+		}
+	}
+	downloads, err := contentapi.NewContentClient(conn).ListStatuses(ctx, &contentapi.ListStatusesRequest{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, d := range downloads.GetStatuses() {
+		things = append(things, "download "+d.GetRef())
+	}
+	snaps, err := snapshotsapi.NewSnapshotsClient(conn).List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: "overlayfs"})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for page, err := snaps.Recv(); err == nil; page, err = snaps.Recv() {
+		for _, snap := range page.GetInfo() {
+			things = append(things, "snapshot "+snap.GetName())
+		}
+	}
+	leases, err := leasesapi.NewLeasesClient(conn).List(ctx, &leasesapi.ListRequest{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, lease := range leases.GetLeases() {
+		things = append(things, "lease "+lease.GetID())
+	}
+	return things
 }
 
 // collect forces a garbage collection, as the synchronous deletion of any lease does.

@@ -54,6 +54,17 @@ func (e *Engine) shimSocket(group string) (string, error) {
 	return path, nil
 }
 
+// learnSocketDir finds out where shims listen, once, while one is sure to. It is needed for shims that are gone
+// before anybody looks.
+func (e *Engine) learnSocketDir(ctx context.Context, group string) {
+	if e.socketDir.Load() != nil {
+		return
+	}
+	if path, err := e.shimSocket(group); err != nil || path == "" {
+		klog.FromContext(ctx).Info("No socket of a running shim is seen: its end cannot be awaited", "group", group, "reason", err)
+	}
+}
+
 // findListener looks in the format of /proc/net/unix for a listening socket with this file name.
 func findListener(table io.Reader, name string) (string, error) {
 	const flagsField, pathField, accepting = 3, 7, "00010000" // __SO_ACCEPTCON

@@ -36,6 +36,7 @@ func (e *Engine) CreateTask(ctx context.Context, group, id string, io container.
 	switch {
 	case err == nil || errdefs.IsAlreadyExists(err):
 		result = taskPresent
+		e.learnSocketDir(ctx, t.name)
 	case ambiguous(err):
 		result = taskUnknown
 	case t.emptied():

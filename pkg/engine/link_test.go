@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+func TestCallBound(t *testing.T) {
+	for method, want := range map[string]time.Duration{
+		"/containerd.services.tasks.v1.Tasks/Wait":       0,
+		"/containerd.services.diff.v1.Diff/Apply":        0,
+		"/containerd.services.images.v1.Images/Delete":   longCall,
+		"/containerd.services.tasks.v1.Tasks/Create":     time.Minute,
+		"/containerd.services.version.v1.Version/Info":   time.Minute,
+		"/containerd.services.images.v1.Images/DeleteIt": time.Minute,
+	} {
+		if got := callBound(method, time.Minute); got != want {
+			t.Errorf("bound of %s is %v, want %v", method, got, want)
+		}
+	}
+}
+
+// fakeContainerd answers Version, and hangs while it is told to.
+type fakeContainerd struct {
+	versionapi.UnimplementedVersionServer
+	hang chan struct{}
+}
+
+func (f *fakeContainerd) Version(ctx context.Context, _ *emptypb.Empty) (*versionapi.VersionResponse, error) {
+	select {
+	case <-f.hang:
+	case <-ctx.Done():
+	}
+	return &versionapi.VersionResponse{Version: "v0"}, nil
+}
+
+func serve(t *testing.T, address string, f *fakeContainerd) *grpc.Server {
+	t.Helper()
+	listener, err := net.Listen("unix", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	versionapi.RegisterVersionServer(server, f)
+	go func() { _ = server.Serve(listener) }()
+	return server
+}
+
+// TestHungContainerd: a call that is not answered ends, as unavailable; and a containerd that comes back
+// is soon found again, at a path with a symlink in it too.
+func TestHungContainerd(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink(dir, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	real, linked := filepath.Join(dir, "c.sock"), filepath.Join(dir, "link", "c.sock")
+	f := &fakeContainerd{hang: make(chan struct{})}
+	server := serve(t, real, f)
+	e, err := New(Options{Address: linked, Namespace: "k8s.io", CallTimeout: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if _, err := e.Version(t.Context()); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), linked) {
+		t.Errorf("version of a containerd that hangs: %v, want unavailable", err)
+	}
+	if got := e.link.boundAddress(); got != real {
+		t.Errorf("containerd's own address is %s, want %s", got, real)
+	}
+	close(f.hang)
+	if v, err := e.Version(t.Context()); err != nil || v != "v0" {
+		t.Errorf("version: %q, %v", v, err)
+	}
+	server.Stop()
+	if _, err := e.Version(t.Context()); !errdefs.IsUnavailable(err) {
+		t.Errorf("version of a stopped containerd: %v, want unavailable", err)
+	}
+	server = serve(t, real, f)
+	defer server.Stop()
+	began := time.Now()
+	for {
+		if _, err := e.Version(t.Context()); err == nil {
+			break
+		}
+		if time.Since(began) > 5*time.Second {
+			t.Fatal("the engine does not connect again")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := e.link.connects.Load(); got != 2 {
+		t.Errorf("%d connections were counted, want 2", got)
+	}
+}

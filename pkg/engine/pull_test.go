@@ -1,0 +1,443 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/compression"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/pkg/container"
+	"github.com/userns-shim/userns-shim/pkg/engine"
+	"github.com/userns-shim/userns-shim/pkg/image"
+)
+
+// front is a server before the lab's registry, for which no hosts.toml exists: it is reached as a registry
+// on loopback is.
+func (l *lab) front(wrap func(next http.Handler) http.Handler) string {
+	l.t.Helper()
+	server := httptest.NewServer(wrap(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: l.registry.Addr()})))
+	l.t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// isBlob says whether a request is for a blob, config or layer.
+func isBlob(r *http.Request) bool {
+	return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/")
+}
+
+func TestPullKinds(t *testing.T) {
+	l := newLab(t)
+	for name, ref := range map[string]string{
+		"index of several platforms": l.registry.Ref(labimage.MultiArch),
+		"digest":                     l.registry.Addr() + "/demo@" + l.registry.Digests[labimage.Demo],
+		"no layers":                  l.registry.Ref(labimage.Empty),
+		"zstd layers":                l.pushKind(t, "zstd:1", types.OCIManifestSchema1, types.OCILayerZStd, compression.ZStd),
+		"Docker media types":         l.pushKind(t, "docker:1", types.DockerManifestSchema2, types.DockerLayer, compression.GZip),
+		"plain HTTP on loopback":     l.front(func(next http.Handler) http.Handler { return next }) + "/user:latest",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := l.in(t)
+			id, err := l.Pull(t.Context(), image.PullRequest{Ref: ref})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found, err := l.Get(t.Context(), ref); err != nil || found.ID != id {
+				t.Errorf("get: %+v, %v, want %s", found, err, id)
+			}
+			req := container.SnapshotRequest{Key: newID(), ImageID: id}
+			if _, err := l.PrepareSnapshot(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.RemoveSnapshot(t.Context(), "", req.Key); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// pushKind pushes an image of one layer in a media type.
+func (l *lab) pushKind(t *testing.T, name string, manifest, layer types.MediaType, c compression.Compression) string {
+	t.Helper()
+	plain, err := labimage.Build(labimage.Spec{Layers: []labimage.Layer{{labimage.Text("kind", name)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := plain.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := tarball.LayerFromOpener(layers[0].Uncompressed, tarball.WithCompression(c), tarball.WithMediaType(layer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.Append(mutate.MediaType(empty.Image, manifest), mutate.Addendum{Layer: packed, MediaType: layer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.registry.Push(t.Context(), name, forThisPlatform(t, img)); err != nil {
+		t.Fatal(err)
+	}
+	return l.registry.Ref(name)
+}
+
+func forThisPlatform(t *testing.T, img v1.Image) v1.Image {
+	t.Helper()
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// TestPullFails: each failure says what it is, and leaves nothing in containerd.
+func TestPullFails(t *testing.T) {
+	l := newLab(t)
+	spoiled := l.front(spoil(isBlob))
+	forged := l.front(spoil(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256:") }))
+	closed := l.front(func(http.Handler) http.Handler { return requireBasic("", "") })
+	digest := "@" + l.registry.Digests[labimage.Demo]
+	for name, c := range map[string]struct {
+		ref  string
+		is   func(error) bool
+		says string
+	}{
+		"no such tag":        {l.registry.Ref("demo:no-such-tag"), errdefs.IsNotFound, "demo:no-such-tag"},
+		"no such repository": {l.registry.Ref("no-such-repository:latest"), errdefs.IsNotFound, "no-such-repository"},
+		"no such digest":     {l.registry.Ref("demo@sha256:" + newID()), errdefs.IsNotFound, "not found"},
+		"corrupt blob":       {spoiled + "/demo:latest", errdefs.IsFailedPrecondition, "digest"},
+		"wrong digest":       {forged + "/demo" + digest, errdefs.IsFailedPrecondition, "digest"},
+		"no credentials":     {closed + "/demo:latest", errdefs.IsUnauthorized, "authorization"},
+		"wrong diff id":      {l.pushWrongDiffID(t), func(err error) bool { return err != nil }, "diff id"},
+		"nobody listens":     {"127.0.0.1:1/demo:latest", func(err error) bool { return err != nil }, "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := l.in(t)
+			_, err := l.Pull(t.Context(), image.PullRequest{Ref: c.ref})
+			if !c.is(err) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), c.ref) {
+				t.Errorf("pull: %v\nwant %q, the reference and the right class", err, c.says)
+			}
+			l.wantNothing()
+		})
+	}
+}
+
+// spoil changes the last byte of the answers to some requests.
+func spoil(which func(*http.Request) bool) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet || !which(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			body := answer.Body.Bytes()
+			if len(body) > 0 {
+				body[len(body)-1] ^= 1
+			}
+			for key, values := range answer.Header() {
+				w.Header()[key] = values
+			}
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(body)
+		})
+	}
+}
+
+// pushWrongDiffID pushes an image of which the layer is not what the config says it holds.
+func (l *lab) pushWrongDiffID(t *testing.T) string {
+	t.Helper()
+	img, err := labimage.Build(labimage.Spec{Layers: []labimage.Layer{{labimage.Text("a", "b")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.RootFS.DiffIDs[0].Hex = strings.Repeat("0", 64)
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.registry.Push(t.Context(), "wrong:diff", img); err != nil {
+		t.Fatal(err)
+	}
+	return l.registry.Ref("wrong:diff")
+}
+
+// wantNothing checks that containerd holds no image, blob, download, snapshot or lease.
+func (l *lab) wantNothing() {
+	l.t.Helper()
+	if records := l.imageRecords(); len(records) > 0 {
+		l.t.Errorf("images are left: %v", records)
+	}
+	for _, thing := range l.contents() {
+		l.t.Errorf("left: %s", thing)
+	}
+}
+
+func TestPullWithCredentials(t *testing.T) {
+	l := newLab(t)
+	basic := l.front(func(next http.Handler) http.Handler { return either(requireBasic("me", "secret"), next) })
+	token := l.front(tokenRegistry)
+	good, basicAuth := image.Auth{Username: "me", Password: "secret"}, "bWU6c2VjcmV0"
+	for name, c := range map[string]struct {
+		host string
+		auth image.Auth
+		ok   bool
+	}{
+		"name and password":          {basic, good, true},
+		"base64":                     {basic, image.Auth{Auth: basicAuth}, true},
+		"wrong password":             {basic, image.Auth{Username: "me", Password: "wrong"}, false},
+		"for this server":            {basic, image.Auth{Auth: basicAuth, ServerAddress: basic}, true},
+		"for this server, by URL":    {basic, image.Auth{Auth: basicAuth, ServerAddress: "http://" + basic + "/v1/"}, true},
+		"for another server":         {basic, image.Auth{Auth: basicAuth, ServerAddress: "registry.example"}, false},
+		"token for a password":       {token, good, true},
+		"identity token":             {token, image.Auth{IdentityToken: "identity"}, true},
+		"wrong identity token":       {token, image.Auth{IdentityToken: "wrong"}, false},
+		"registry token":             {token, image.Auth{RegistryToken: "granted"}, true},
+		"wrong registry token":       {token, image.Auth{RegistryToken: "wrong"}, false},
+		"registry token for another": {token, image.Auth{RegistryToken: "granted", ServerAddress: "registry.example"}, false},
+		"nothing":                    {token, image.Auth{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := l.in(t)
+			id, err := l.Pull(t.Context(), image.PullRequest{Ref: c.host + "/user:latest", Auth: &c.auth})
+			if (err == nil) != c.ok {
+				t.Errorf("pull: %v, want success %v", err, c.ok)
+			}
+			if err != nil && !errdefs.IsUnauthorized(err) {
+				t.Errorf("pull: %v, want unauthenticated", err)
+			}
+			if err == nil {
+				if err := l.Remove(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			}
+			l.wantNothing()
+		})
+	}
+}
+
+// either passes a request on unless the first handler answers it.
+func either(first func(w http.ResponseWriter, r *http.Request) bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !first(w, r) {
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+type guard func(w http.ResponseWriter, r *http.Request) bool
+
+func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) { g(w, r) }
+
+// requireBasic answers requests without these credentials. An empty user lets nobody in.
+func requireBasic(user, password string) guard {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		u, p, _ := r.BasicAuth()
+		if user != "" && u == user && p == password {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="lab"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+}
+
+// tokenRegistry gives the token "granted" to me:secret, and for the identity token "identity", and lets
+// in who has it.
+func tokenRegistry(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			user, password, _ := r.BasicAuth()
+			byIdentity := r.FormValue("refresh_token") == "identity"
+			byPassword := user == "me" && password == "secret" || r.FormValue("username") == "me" && r.FormValue("password") == "secret"
+			if !byIdentity && !byPassword {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			_, _ = io.WriteString(w, `{"token":"granted","access_token":"granted","expires_in":300}`)
+			return
+		}
+		if r.Header.Get("Authorization") != "Bearer granted" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="lab"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// TestPullThroughMirror: hosts.toml leads to a mirror of a registry that does not exist, after one that does
+// not answer.
+func TestPullThroughMirror(t *testing.T) {
+	l := newLab(t)
+	dir := filepath.Join(l.registry.CertsDir, "registry.example")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hosts := "[host.\"http://127.0.0.1:1\"]\n[host.\"http://" + l.registry.Addr() + "\"]\n"
+	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(hosts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	id, err := l.Pull(t.Context(), image.PullRequest{Ref: "registry.example/user:latest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := l.Get(t.Context(), "registry.example/user"); err != nil || info.ID != id {
+		t.Errorf("get: %+v, %v", info, err)
+	}
+}
+
+// slowFront counts requests for layers, and holds them until release is closed.
+type slowFront struct {
+	blobs   atomic.Int64
+	waiting chan struct{} // gets one element for each held request
+	release chan struct{}
+}
+
+func newSlowFront() *slowFront {
+	return &slowFront{waiting: make(chan struct{}, 100), release: make(chan struct{})}
+}
+
+func (s *slowFront) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isBlob(r) {
+			s.blobs.Add(1)
+			s.waiting <- struct{}{}
+			select {
+			case <-s.release:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// TestConcurrentPulls: pulls of one reference are one, and who gives up does not take the others along.
+func TestConcurrentPulls(t *testing.T) {
+	l := newLab(t)
+	slow := newSlowFront()
+	ref := l.front(slow.wrap) + "/demo:latest"
+	impatient, giveUp := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		_, err := l.Pull(impatient, image.PullRequest{Ref: ref})
+		first <- err
+	}()
+	<-slow.waiting
+	ids := make(chan string, 8)
+	var done sync.WaitGroup
+	for range cap(ids) {
+		done.Go(func() {
+			id, err := l.Pull(t.Context(), image.PullRequest{Ref: ref})
+			if err != nil {
+				t.Error(err)
+			}
+			ids <- id
+		})
+	}
+	time.Sleep(300 * time.Millisecond) // until they have joined
+	giveUp()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the pull that was given up: %v", err)
+	}
+	close(slow.release)
+	done.Wait()
+	close(ids)
+	want := <-ids
+	for id := range ids {
+		if id != want || id == "" {
+			t.Errorf("pulls returned %s and %s", want, id)
+		}
+	}
+	if got := slow.blobs.Load(); got != 6 { // five layers and a config
+		t.Errorf("%d blobs were fetched, want 6", got)
+	}
+}
+
+// TestPullIsGivenUp: when the last caller has gone, the pull ends and leaves nothing.
+func TestPullIsGivenUp(t *testing.T) {
+	l := newLab(t)
+	slow := newSlowFront()
+	ctx, giveUp := context.WithCancel(t.Context())
+	go func() {
+		<-slow.waiting
+		giveUp()
+	}()
+	if _, err := l.Pull(ctx, image.PullRequest{Ref: l.front(slow.wrap) + "/demo:latest"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("pull: %v, want canceled", err)
+	}
+	if err := l.Close(); err != nil { // waits for the pull
+		t.Fatal(err)
+	}
+	l.wantNothing()
+}
+
+func TestPullStalls(t *testing.T) {
+	l := newLab(t)
+	slow := newSlowFront()
+	impatient := l.newEngine(engine.Options{PullProgressTimeout: 500 * time.Millisecond})
+	began := time.Now()
+	_, err := impatient.Pull(t.Context(), image.PullRequest{Ref: l.front(slow.wrap) + "/demo:latest"})
+	if err == nil || !strings.Contains(err.Error(), "no progress for 500ms") || time.Since(began) > 20*time.Second {
+		t.Errorf("pull after %v: %v, want no progress", time.Since(began), err)
+	}
+	l.wantNothing()
+}
+
+// TestSlowPullIsNoStall: bytes that come slowly are progress.
+func TestSlowPullIsNoStall(t *testing.T) {
+	l := newLab(t)
+	patient := l.newEngine(engine.Options{PullProgressTimeout: time.Second})
+	slow := l.front(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !isBlob(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			w.WriteHeader(answer.Code)
+			body := answer.Body
+			for range 5 {
+				_, _ = io.Copy(w, io.LimitReader(body, max(int64(body.Len()/6), 1)))
+				w.(http.Flusher).Flush()
+				time.Sleep(400 * time.Millisecond)
+			}
+			_, _ = io.Copy(w, bytes.NewReader(body.Bytes()))
+		})
+	})
+	if _, err := patient.Pull(t.Context(), image.PullRequest{Ref: slow + "/user:latest"}); err != nil {
+		t.Error(err)
+	}
+}
