@@ -129,12 +129,12 @@ func explainPull(ctx context.Context, err error) error {
 	if !errors.As(err, &status) {
 		return err
 	}
-	switch {
-	case status.StatusCode == http.StatusUnauthorized:
+	switch status.StatusCode {
+	case http.StatusUnauthorized:
 		return fmt.Errorf("%w: %w", errdefs.ErrUnauthenticated, err)
-	case status.StatusCode == http.StatusForbidden:
+	case http.StatusForbidden:
 		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
-	case status.StatusCode == http.StatusNotFound:
+	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
 	}
 	return err

@@ -67,29 +67,18 @@ func (e *Engine) learnSocketDir(ctx context.Context, group string) {
 
 // findListener looks in the format of /proc/net/unix for a listening socket with this file name.
 func findListener(table io.Reader, name string) (string, error) {
-	const flagsField, pathField, accepting = 3, 7, "00010000" // __SO_ACCEPTCON
+	const flagsField, accepting = 3, "00010000" // __SO_ACCEPTCON
 	lines := bufio.NewScanner(table)
 	for lines.Scan() {
-		if !strings.HasSuffix(lines.Text(), "/"+name) {
+		numbers, path, ok := strings.Cut(lines.Text(), " /") // no field before the path has a slash
+		if !ok || filepath.Base(path) != name {
 			continue
 		}
-		fields := strings.SplitN(lines.Text(), " ", -1)
-		fields = compact(fields)
-		if len(fields) > pathField && fields[flagsField] == accepting {
-			return strings.Join(fields[pathField:], " "), nil
+		if fields := strings.Fields(numbers); len(fields) > flagsField && fields[flagsField] == accepting {
+			return "/" + path, nil
 		}
 	}
 	return "", lines.Err()
-}
-
-func compact(fields []string) []string {
-	kept := fields[:0]
-	for _, f := range fields {
-		if f != "" {
-			kept = append(kept, f)
-		}
-	}
-	return kept
 }
 
 // endShim waits until the shim of the turn's group is gone, which was told to shut down, and removes
