@@ -37,9 +37,9 @@ func (t Trace) String() string {
 // Witness says what on the node still uses a range that no sandbox holds.
 type Witness interface {
 	// Traces returns what is left of r, which was released at the given time.
-	// It is called with a transaction open and the pool locked. So it answers
-	// at once, from a look at the node taken before, returns TraceUnknown when
-	// that look is older than released, and never calls the pool. A foreign
-	// copy of a namespace's pin is no trace.
+	// It is called from several goroutines, with a transaction open and the
+	// pool locked. So it answers at once, from a look at the node taken before,
+	// returns TraceUnknown when that look is older than released, and never
+	// calls the pool. A foreign copy of a namespace's pin is no trace.
 	Traces(r Range, released time.Time) Trace
 }
