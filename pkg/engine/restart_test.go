@@ -2,7 +2,10 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,6 +99,56 @@ func TestContainerdIsKilled(t *testing.T) {
 			t.Errorf("containerd kept an ended task over its restart: %+v, %v: the witness is needed no more", state, err)
 		}
 	}
+}
+
+// TestShimIsKilled: containerd then kills the group's tasks. Each wait ends, and the group can be used again.
+func TestShimIsKilled(t *testing.T) {
+	l := newLab(t)
+	first := l.newBox(l.pull(labimage.Demo), newID(), "sleep", "infinity")
+	other, err := first.another("sleep", "infinity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.remove)
+	waits := make([]*waiting, 0, 2)
+	for _, b := range []*box{first, other} {
+		b.start(container.Stdio{})
+		waits = append(waits, b.wait(l.Engine))
+	}
+	time.Sleep(200 * time.Millisecond) // until the waits have found their processes
+	if err := syscall.Kill(parent(t, l.pid(first)), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range waits {
+		if engine.KernelTells(t) {
+			w.want(t, "wait for a task of the killed shim", 137)
+		} else {
+			<-w.done
+		}
+	}
+	if err := first.cycle(t.Context()); err != nil {
+		t.Errorf("a task after the end of the shim: %v", err)
+	}
+}
+
+// parent returns the parent of a process; that of a container's first process is its shim.
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, "PPid:"); ok {
+			ppid, err := strconv.Atoi(strings.TrimSpace(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ppid
+		}
+	}
+	t.Fatalf("process %d has no parent", pid)
+	return 0
 }
 
 func (l *lab) pid(b *box) int {
