@@ -1,8 +1,6 @@
 package ocispec
 
 import (
-	"path"
-
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -78,6 +76,8 @@ func (p PodInit) container() Container {
 			Capabilities:   Capabilities{Drop: []string{"ALL"}},
 			ReadonlyRootfs: true,
 			NoNewPrivs:     true,
+			MaskedPaths:    initMasked(),
+			ReadonlyPaths:  initReadonly(),
 		},
 		Resources:   &Resources{CPUShares: initCPUShares, OOMScoreAdj: initOOMScoreAdj},
 		CgroupsPath: p.CgroupsPath,
@@ -98,18 +98,30 @@ func (p PodInit) user() ResolvedUser {
 	return ResolvedUser{UID: id, GID: id}
 }
 
-// mounts are as few as the OCI runtime can do with. A proc without anything but processes has
-// nothing to mask: a privileged neighbour reaches it through /proc/1/root. A bind on /dev keeps
-// the runtime from making devices there.
+// initMasked and initReadonly are what kubelet has masked and made read-only in containers: a
+// neighbour that may trace the init reaches its proc through /proc/1/root. (proc's option subset=pid
+// would do without both, but runc 1.5 reads /proc/sys before it runs a process.)
+func initMasked() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+	}
+}
+
+func initReadonly() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
+
+// mounts are as few as the OCI runtime can do with: it covers what is masked with /dev/null.
 func (p PodInit) mounts() []specs.Mount {
 	return []specs.Mount{
 		{
 			Destination: initProc, Type: "proc", Source: "proc",
-			Options: []string{"nosuid", "noexec", "nodev", "subset=pid"},
+			Options: []string{"nosuid", "noexec", "nodev"},
 		},
 		{
-			Destination: initDev, Type: "bind", Source: path.Join(p.RootPath, initDev),
-			Options: []string{"bind", "rprivate", "ro", "nosuid", "noexec", "nodev"},
+			Destination: initDev, Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "noexec", "strictatime", "mode=755", "size=64k"},
 		},
 		{
 			Destination: InitProgram, Type: "bind", Source: p.Program,

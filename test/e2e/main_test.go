@@ -77,7 +77,7 @@ func buildPrograms(ctx context.Context, dir string) (programs, error) {
 }
 
 func build(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "./cmd/userns-shim", "./test/e2e/probe")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "./cmd/...", "./test/e2e/probe")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -69,8 +69,8 @@ func (r *Runner) record(ctx context.Context, rec sandbox.Record) error {
 func (r *Runner) makeRootfs() error {
 	for _, dir := range append([]string{"/"}, ocispec.InitDirs()...) {
 		path := filepath.Join(r.rootfs(), dir)
-		// 0711: whoever the process is in the pod, he passes.
-		if err := os.Mkdir(path, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+		// Open to all: in the pod root is not the host's, and the process is not root.
+		if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make root filesystem: %w", err)
 		}
 	}

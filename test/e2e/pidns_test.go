@@ -1,0 +1,486 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/leaks"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+)
+
+// initName is what process 1 of a shared PID namespace is called in the pod.
+const initName = "/userns-shim-init"
+
+// shareProcesses asks for one PID namespace for all of the pod, as shareProcessNamespace does.
+func shareProcesses(req *runtimeapi.RunPodSandboxRequest) { pidMode(runtimeapi.NamespaceMode_POD)(req) }
+
+func pidMode(mode runtimeapi.NamespaceMode) nodetest.PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) { podNamespaces(req).Pid = mode }
+}
+
+// target puts a container into the PID namespace of another, as kubelet does with ephemeral containers.
+func target(id string) nodetest.ContainerOption {
+	return func(c *runtimeapi.ContainerConfig) {
+		options := c.Linux.SecurityContext.NamespaceOptions
+		c.Linux.SecurityContext.NamespaceOptions = &runtimeapi.NamespaceOption{
+			Network: options.Network, Pid: runtimeapi.NamespaceMode_TARGET, TargetId: id, Ipc: options.Ipc, UsernsOptions: options.UsernsOptions,
+		}
+	}
+}
+
+// everyCommand are the command lines of all processes that a container sees, by process id.
+func everyCommand(t *testing.T, c *nodetest.Container) map[string]string {
+	t.Helper()
+	seen := map[string]string{}
+	script := `cd /proc; for p in [0-9]*; do echo "$p $(tr '\0' ' ' 2>/dev/null <$p/cmdline)"; done`
+	for _, line := range lines(c.Exec(t, "sh", "-c", script)) {
+		pid, command, _ := strings.Cut(line, " ")
+		seen[pid] = strings.TrimSpace(command)
+	}
+	return seen
+}
+
+func sees(commands map[string]string, command string) bool {
+	for _, c := range commands {
+		if c == command {
+			return true
+		}
+	}
+	return false
+}
+
+// initPID is the host's number of the pod's process, as its verbose status has it.
+func initPID(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) int {
+	t.Helper()
+	resp, err := n.Runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod.ID, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct {
+		PID *int `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(resp.Info["info"]), &info); err != nil || info.PID == nil {
+		t.Fatalf("verbose status has no pid: %v: %q", err, resp.Info["info"])
+	}
+	return *info.PID
+}
+
+// eventually waits until the condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 20 s still not: %s", what)
+		}
+	}
+}
+
+// usersModes runs a test with a user namespace and in the host's.
+func usersModes(t *testing.T, test func(t *testing.T, opts ...nodetest.PodOption)) {
+	t.Run("own user namespace", func(t *testing.T) { test(t) })
+	t.Run("host users", func(t *testing.T) { test(t, nodetest.HostUsers) })
+}
+
+func TestSharedPIDNamespace(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		image := n.Image(t, labimage.Demo)
+		pod := n.RunPod(t, append(opts, shareProcesses)...)
+		one := pod.Run(t, image, nodetest.Command("sleep", "7101"))
+		two := pod.Run(t, image, nodetest.Command("sleep", "7102"))
+		for _, c := range []*nodetest.Container{one, two} {
+			commands := everyCommand(t, c)
+			if !sees(commands, "sleep 7101") || !sees(commands, "sleep 7102") || commands["1"] != initName {
+				t.Errorf("a container sees %q, want both containers and %s as process 1", commands, initName)
+			}
+		}
+		if got := pod.Status(t).GetLinux().GetNamespaces().GetOptions().GetPid(); got != runtimeapi.NamespaceMode_POD {
+			t.Errorf("status reports the PID mode %s", got)
+		}
+		// Equal ids, one PID namespace: a neighbour can be signalled.
+		one.Exec(t, "sh", "-c", "kill -9 $(pidof sleep | tr ' ' '\\n' | while read p; do grep -q 7102 /proc/$p/cmdline && echo $p; done)")
+		if code := two.Wait(t); code != 137 {
+			t.Errorf("the neighbour that was killed has exit code %d, want 137", code)
+		}
+		if got := one.Status(t).State; got != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("its killer is %s", got)
+		}
+	})
+}
+
+func TestOwnPIDNamespaces(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		image := n.Image(t, labimage.Demo)
+		pod := n.RunPod(t, append(opts, pidMode(runtimeapi.NamespaceMode_CONTAINER))...)
+		pod.Run(t, image, nodetest.Command("sleep", "7111"))
+		two := pod.Run(t, image, nodetest.Command("sleep", "7112"))
+		if commands := everyCommand(t, two); sees(commands, "sleep 7111") || commands["1"] != "sleep 7112" {
+			t.Errorf("a container sees %q, want itself as process 1 and not its neighbour", commands)
+		}
+		if pid := initPID(t, n, pod); pid != 0 {
+			t.Errorf("the sandbox reports pid %d, want none", pid)
+		}
+	})
+}
+
+// A client that says nothing gets what CRI's messages default to: POD, for the sandbox and the container.
+func TestDefaultPIDNamespace(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	req := n.PodRequest(t)
+	req.Config.Linux.SecurityContext = nil
+	pod, err := n.TryRunPod(t, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := pod.ContainerConfig(image, nodetest.Command("sleep", "7121"))
+	config.Linux = nil
+	c, err := pod.TryCreate(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(t)
+	if commands := everyCommand(t, c); commands["1"] != initName {
+		t.Errorf("process 1 is %q, want %s", commands["1"], initName)
+	}
+}
+
+func TestHostPIDNamespace(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	pod := n.RunPod(t, nodetest.HostUsers, pidMode(runtimeapi.NamespaceMode_NODE))
+	c := pod.Run(t, image, nodetest.Command("sleep", "7131"))
+	host, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Exec(t, "readlink", "/proc/self/ns/pid"); got != host {
+		t.Errorf("the container is in %s, the host in %s", got, host)
+	}
+	if got := c.Exec(t, "cat", fmt.Sprintf("/proc/%d/cmdline", os.Getpid())); !strings.Contains(got, "e2e") {
+		t.Errorf("the container sees %q where this test runs", got)
+	}
+	if pid := initPID(t, n, pod); pid != 0 {
+		t.Errorf("the sandbox reports pid %d, want none", pid)
+	}
+	pod.Stop(t)
+	if left := processes(t, func(p leaks.Process) bool { return p.Cmdline == "sleep 7131" }); len(left) > 0 {
+		t.Errorf("%v outlived the pod", left)
+	}
+	_, err = n.TryRunPod(t, n.PodRequest(t, pidMode(runtimeapi.NamespaceMode_NODE)))
+	wantError(t, err, codes.InvalidArgument, "hostPID")
+}
+
+func TestTargetPIDNamespace(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		image := n.Image(t, labimage.Demo)
+		pod := n.RunPod(t, opts...)
+		app := pod.Run(t, image, nodetest.Shell("echo app > /marker; exec sleep 7141"))
+		pod.Run(t, image, nodetest.Command("sleep", "7142"))
+		debugger := pod.Run(t, image, nodetest.Command("sleep", "7143"), target(app.ID), nodetest.Capabilities("SYS_PTRACE"))
+		commands := everyCommand(t, debugger)
+		if commands["1"] != "sleep 7141" || !sees(commands, "sleep 7143") || sees(commands, "sleep 7142") {
+			t.Errorf("the debugger sees %q, want its target as process 1, itself, and no other container", commands)
+		}
+		if got := debugger.Exec(t, "cat", "/proc/1/root/marker"); got != "app" {
+			t.Errorf("through its target's root the debugger reads %q", got)
+		}
+		if got := debugger.Exec(t, "sh", "-c", "ls /marker 2>&1 || true"); !strings.Contains(got, "No such file") {
+			t.Errorf("the debugger's own root has the target's file: %q", got)
+		}
+		debugger.Stop(t, 0)
+		if got := app.Status(t).State; got != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			t.Errorf("after the debugger's end its target is %s", got)
+		}
+		second := pod.Run(t, image, nodetest.Command("sleep", "7144"), target(app.ID))
+		app.Stop(t, 0)
+		if code := second.Wait(t); code != 137 {
+			t.Errorf("with its target a debugger ends with %d, want 137", code)
+		}
+	})
+}
+
+func TestTargetThatCannotBeJoined(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	pod, other := n.RunPod(t), n.RunPod(t)
+	elsewhere := other.Run(t, image, nodetest.Command("sleep", "7151"))
+	ended := pod.Run(t, image, nodetest.Command("true"))
+	ended.Wait(t)
+	for name, tc := range map[string]struct {
+		id   string
+		code codes.Code
+	}{
+		"none of this id": {strings.Repeat("e", 64), codes.InvalidArgument},
+		"of another pod":  {elsewhere.ID, codes.InvalidArgument},
+		"ended":           {ended.ID, codes.FailedPrecondition},
+		"not started":     {pod.Create(t, image).ID, codes.FailedPrecondition},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := pod.TryCreate(t.Context(), pod.ContainerConfig(image, target(tc.id)))
+			wantError(t, err, tc.code, tc.id)
+		})
+	}
+	app := pod.Run(t, image, nodetest.Command("sleep", "7152"))
+	late := pod.Create(t, image, target(app.ID))
+	app.Stop(t, 0)
+	wantError(t, late.TryStart(t.Context()), codes.FailedPrecondition, app.ID)
+	if st := late.Status(t); st.State != runtimeapi.ContainerState_CONTAINER_EXITED || st.Reason != "StartError" {
+		t.Errorf("a container whose target was gone at its start: %s, %s", st.State, st.Reason)
+	}
+}
+
+func TestInitReapsZombies(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		pod := n.RunPod(t, append(opts, shareProcesses)...)
+		c := pod.Run(t, n.Image(t, labimage.Demo))
+		pid := initPID(t, n, pod)
+		// An orphan that ends later, and one that is a zombie already when it becomes one.
+		c.Exec(t, "sh", "-c", "(sleep 1.7161 >/dev/null 2>&1 &); sh -c 'sleep 0 & exec sleep 0.3'")
+		orphans := func() []leaks.Process {
+			all, err := leaks.Processes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var found []leaks.Process
+			for _, p := range all {
+				if p.Parent == pid {
+					found = append(found, p)
+				}
+			}
+			return found
+		}
+		if found := orphans(); len(found) != 1 || found[0].Cmdline != "sleep 1.7161" {
+			t.Errorf("init's children are %v, want the orphan that lives", found)
+		}
+		eventually(t, "init has no child", func() bool { return len(orphans()) == 0 })
+	})
+}
+
+// The init is of no use to anybody who gets hold of it.
+func TestInitIsConfined(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		pod := n.RunPod(t, append(opts, shareProcesses)...)
+		pid := initPID(t, n, pod)
+		first := uint32(0)
+		if len(opts) == 0 {
+			first = pod.Range(t)
+		}
+		id := strconv.Itoa(int(first) + 65535)
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			"Uid: " + strings.Join([]string{id, id, id, id}, " "), "Gid: " + strings.Join([]string{id, id, id, id}, " "), "Groups:",
+			"CapPrm: 0000000000000000", "CapEff: 0000000000000000", "CapBnd: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2",
+		} {
+			if !strings.Contains("\n"+status2lines(status), "\n"+want+"\n") {
+				t.Errorf("status of init has no line %q:\n%s", want, status)
+			}
+		}
+		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := pod.Request.Config.Linux.CgroupParent + "/" + pod.ID + "\n"; !strings.Contains(string(cgroups), want) {
+			t.Errorf("init is in the cgroups\n%swant %s", cgroups, want)
+		}
+		// Who may trace it, which takes a capability, finds nothing of the host.
+		c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Capabilities("SYS_PTRACE"))
+		if got := c.Exec(t, "ls", "/proc/1/root"); fields(got) != "dev proc userns-shim-init" {
+			t.Errorf("init's root has %q", got)
+		}
+		if got := c.Exec(t, "sh", "-c", "cd /proc/1/root; cat proc/kcore proc/keys proc/timer_list"); got != "" {
+			t.Errorf("the masked part of init's /proc has %q", got)
+		}
+		for _, write := range []string{"echo x > /proc/1/root/userns-shim-init", "echo x > /proc/1/exe", "mkdir /proc/1/root/x", "mkdir /proc/1/root/dev/x", "echo 1 > /proc/1/root/proc/sys/vm/drop_caches", "echo x > /proc/1/root/proc/sysrq-trigger"} {
+			resp, err := c.TryExec(t.Context(), "sh", "-c", write)
+			if err != nil || resp.ExitCode == 0 {
+				t.Errorf("%s: %v, %v", write, resp, err)
+			}
+		}
+	})
+}
+
+// status2lines joins the words of each line with single spaces.
+func status2lines(text []byte) string {
+	var out strings.Builder
+	for line := range strings.Lines(string(text)) {
+		out.WriteString(fields(line) + "\n")
+	}
+	return out.String()
+}
+
+// A container that shares the PID namespace ends with all its processes and with no other's.
+func TestStopInSharedPIDNamespace(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		image := n.Image(t, labimage.Demo)
+		pod := n.RunPod(t, append(opts, shareProcesses)...)
+		neighbour := pod.Run(t, image, nodetest.Command("sleep", "7171"))
+		running := func(command string) int {
+			return len(processes(t, func(p leaks.Process) bool { return p.Cmdline == command }))
+		}
+		for name, end := range map[string]func(*nodetest.Container){
+			"killed":         func(c *nodetest.Container) { c.Stop(t, 0) },
+			"asked to stop":  func(c *nodetest.Container) { c.Stop(t, 20*time.Second) },
+			"first one ends": func(c *nodetest.Container) { c.Exec(t, "touch", "/end") },
+		} {
+			began := time.Now()
+			c := pod.Run(t, image, nodetest.Shell("trap 'exit 0' TERM; (trap '' TERM; sleep 7172 & setsid sleep 7173 & wait) & until [ -e /end ]; do sleep 0.05; done"))
+			eventually(t, "the container's processes run", func() bool { return running("sleep 7172") == 1 && running("sleep 7173") == 1 })
+			end(c)
+			c.Wait(t)
+			if left := running("sleep 7172") + running("sleep 7173"); left > 0 {
+				t.Errorf("%s: %d processes of the container are left", name, left)
+			}
+			if took := time.Since(began); took > 8*time.Second {
+				t.Errorf("%s: it took %s", name, took)
+			}
+			c.Remove(t)
+		}
+		if got := neighbour.Status(t).State; got != runtimeapi.ContainerState_CONTAINER_RUNNING || running("sleep 7171") != 1 {
+			t.Errorf("the neighbour is %s", got)
+		}
+		// The command's child goes on, and is nobody's to wait for.
+		began := time.Now()
+		if got := neighbour.Exec(t, "sh", "-c", "sleep 7174 & echo done"); got != "done" || time.Since(began) > 6*time.Second {
+			t.Errorf("exec with a child in the background prints %q after %s", got, time.Since(began))
+		}
+		neighbour.Stop(t, 0)
+		if left := running("sleep 7174"); left > 0 {
+			t.Error("the child of an exec outlived its container")
+		}
+	})
+}
+
+func TestInitThatDies(t *testing.T) {
+	n := sharedNode(t)
+	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		image := n.Image(t, labimage.Demo)
+		pod := n.RunPod(t, append(opts, shareProcesses)...)
+		c := pod.Run(t, image, nodetest.Command("sleep", "7181"))
+		// From inside it is immune to what kills others, and to what the Go runtime has handlers for.
+		c.Exec(t, "sh", "-c", "kill -9 1; kill -QUIT 1; kill -HUP 1; kill -SEGV 1; kill -STOP 1; sleep 0.2; kill -0 1 || [ $(id -u) != 0 ]")
+		if got := pod.Status(t).State; got != runtimeapi.PodSandboxState_SANDBOX_READY {
+			t.Fatalf("after signals from inside the pod is %s", got)
+		}
+		killProcess(t, initPID(t, n, pod))
+		eventually(t, "the pod is not ready", func() bool {
+			return pod.Status(t).State == runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+		})
+		if code := c.Wait(t); code != 137 {
+			t.Errorf("the container's exit code is %d, want 137", code)
+		}
+		if pid := initPID(t, n, pod); pid != 0 {
+			t.Errorf("the sandbox reports pid %d, want none", pid)
+		}
+		_, err := pod.TryCreate(t.Context(), pod.ContainerConfig(image))
+		wantError(t, err, codes.FailedPrecondition, pod.ID)
+		// kubelet stops what is left and makes the pod anew beside it.
+		pod.Stop(t)
+		pod.Request.Config.Metadata.Attempt = 1
+		again, err := n.TryRunPod(t, pod.Request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Run(t, image).Exec(t, "true")
+	})
+}
+
+func killProcess(t *testing.T, pid int) {
+	t.Helper()
+	if pid <= 1 {
+		t.Fatalf("asked to kill process %d", pid)
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestartKeepsSharedPIDNamespace(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	image := n.Image(t, labimage.Demo)
+	pods := []*nodetest.Pod{n.RunPod(t, shareProcesses), n.RunPod(t, shareProcesses), n.RunPod(t, nodetest.HostUsers, shareProcesses)}
+	c := pods[0].Run(t, image, nodetest.Command("sleep", "7191"))
+	app := pods[2].Run(t, image)
+	created := pods[2].Create(t, image, nodetest.Command("sleep", "7193"), target(app.ID))
+	pids := []int{initPID(t, n, pods[0]), initPID(t, n, pods[1])}
+	restart := func(meanwhile func()) {
+		if err := n.Daemon.Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile()
+		if err := n.Daemon.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart(func() { killProcess(t, pids[1]) })
+	if got := pods[1].Status(t).State; got != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
+		t.Errorf("a pod whose init died meanwhile is %s", got)
+	}
+	if got := initPID(t, n, pods[0]); got != pids[0] {
+		t.Errorf("pid %d after the restart, had %d", got, pids[0])
+	}
+	two := pods[0].Run(t, image, nodetest.Command("sleep", "7192"))
+	if commands := everyCommand(t, two); !sees(commands, "sleep 7191") || commands["1"] != initName {
+		t.Errorf("a container that was started after the restart sees %q", commands)
+	}
+	created.Start(t)
+	restart(func() {})
+	killProcess(t, pids[0])
+	eventually(t, "the pod is not ready", func() bool {
+		return pods[0].Status(t).State == runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	})
+	for _, ended := range []*nodetest.Container{c, two} {
+		if code := ended.Wait(t); code != 137 {
+			t.Errorf("exit code %d, want 137", code)
+		}
+	}
+}
+
+// Without its program only the pods that need it are refused.
+func TestMissingInit(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	program, err := os.ReadFile(shared.programs(t).daemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := filepath.Join(dir, "userns-shim")
+	if err := os.WriteFile(alone, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := nodetest.Start(t, labnode.Options{Binary: alone})
+	image := n.Image(t, labimage.Demo)
+	missing := filepath.Join(dir, "userns-shim-init")
+	_, err = n.TryRunPod(t, n.PodRequest(t, shareProcesses))
+	wantError(t, err, codes.FailedPrecondition, missing, "sandboxInit")
+	n.RunPod(t).Run(t, image).Exec(t, "true")
+	if err := os.WriteFile(missing, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.TryRunPod(t, n.PodRequest(t, shareProcesses))
+	wantError(t, err, codes.FailedPrecondition, missing, "execute")
+}
