@@ -26,6 +26,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
+	"github.com/userns-shim/userns-shim/pkg/stats"
 	"github.com/userns-shim/userns-shim/pkg/stream"
 )
 
@@ -39,6 +40,7 @@ type daemon struct {
 	mounter    *mounts.Mounter
 	sandboxes  *sandbox.Manager
 	containers *container.Manager
+	stats      *stats.Collector
 	streaming  *stream.Server
 	services   cri.Options
 	node       *node
@@ -64,7 +66,9 @@ func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 	if err := os.MkdirAll(cfg.State, 0o711); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	for _, build := range []func(context.Context) error{d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.openStreaming} {
+	for _, build := range []func(context.Context) error{
+		d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
+	} {
 		if err := build(ctx); err != nil {
 			return nil, err
 		}
@@ -83,6 +87,7 @@ func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 		Images:     images,
 		Node:       d.node,
 		Streaming:  d.streaming,
+		Stats:      d.stats,
 		Events:     d.events,
 		Version:    version.Version,
 	}

@@ -18,9 +18,9 @@ type layer struct {
 var (
 	leaves = []string{
 		"pkg/ocispec/...", "pkg/mounts/...", "pkg/network/...",
-		"pkg/idpool/...", "pkg/state/...", "pkg/stream/...",
+		"pkg/idpool/...", "pkg/state/...", "pkg/stats/...", "pkg/stream/...",
 	}
-	managers = []string{"pkg/sandbox", "pkg/container", "pkg/image"}
+	managers = []string{"pkg/sandbox/...", "pkg/container", "pkg/image"}
 )
 
 // layers is the whole house; the first pattern that matches counts. A package that
@@ -46,6 +46,7 @@ var layers = []layer{
 	{pkg: "pkg/network/..."},
 	{pkg: "pkg/idpool/..."},
 	{pkg: "pkg/state/..."},
+	{pkg: "pkg/stats/..."},
 	{pkg: "pkg/stream/..."},
 
 	{pkg: "internal/admin"},
@@ -89,7 +90,7 @@ var restrictions = []restriction{
 		imports: []string{unixPackage},
 		within: []string{
 			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/container/...", "pkg/engine/...",
-			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "internal/kernel", "internal/selftest/...",
+			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "pkg/stats", "internal/kernel", "internal/selftest/...",
 		},
 	},
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,6 +18,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+	"github.com/userns-shim/userns-shim/pkg/stats"
 	"github.com/userns-shim/userns-shim/pkg/stream/crilog"
 )
 
@@ -46,6 +48,7 @@ var sentinels = []struct {
 	{ns.ErrGone, codes.FailedPrecondition},
 	{mounts.ErrNotIDMappable, codes.InvalidArgument},
 	{mounts.ErrUnsupportedMount, codes.FailedPrecondition},
+	{stats.ErrGone, codes.NotFound},
 	{network.ErrNotReady, codes.FailedPrecondition},
 	{network.ErrInvalid, codes.InvalidArgument},
 	{crilog.ErrBadPath, codes.InvalidArgument},
@@ -59,6 +62,8 @@ var sentinels = []struct {
 	{idpool.ErrFragmented, codes.ResourceExhausted},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
+	{errdefs.ErrUnavailable, codes.Unavailable},
+	{container.ErrStart, codes.FailedPrecondition},
 }
 
 // grpcError gives err the code that its kind has; an error that has one keeps it.

@@ -27,6 +27,7 @@ var readOnly = map[string]bool{
 	"ContainerStatus": true, "ListContainers": true, "ExecSync": true,
 	"ContainerStats": true, "ListContainerStats": true, "PodSandboxStats": true, "ListPodSandboxStats": true,
 	"ListPodSandboxMetrics": true, "ListMetricDescriptors": true,
+	"StreamContainerStats": true, "StreamPodSandboxStats": true, "StreamPodSandboxMetrics": true,
 	"ListImages": true, "ImageStatus": true, "ImageFsInfo": true,
 }
 

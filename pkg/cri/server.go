@@ -7,6 +7,8 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/stats"
+	"github.com/userns-shim/userns-shim/pkg/stats/cadvisor"
 )
 
 // Options are the parts that the services drive; all are required.
@@ -17,6 +19,7 @@ type Options struct {
 	// Node answers what Status and RuntimeConfig report.
 	Node      Node
 	Streaming Streaming
+	Stats     *stats.Collector
 	// Events are told of every change; the managers' Notify is its Publish.
 	Events *Events
 	// Version is that of this program.
@@ -25,7 +28,7 @@ type Options struct {
 
 // Register adds both services to a gRPC server.
 func Register(s *grpc.Server, opts Options) {
-	runtimeapi.RegisterRuntimeServiceServer(s, &runtimeService{Options: opts})
+	runtimeapi.RegisterRuntimeServiceServer(s, &runtimeService{Options: opts, metrics: cadvisor.New()})
 	runtimeapi.RegisterImageServiceServer(s, &imageService{images: opts.Images})
 }
 
@@ -34,4 +37,5 @@ func Register(s *grpc.Server, opts Options) {
 type runtimeService struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	Options
+	metrics *cadvisor.Set
 }
