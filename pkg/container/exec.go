@@ -82,13 +82,15 @@ func (m *Manager) startExec(ctx context.Context, rec Record, execID string, exec
 	if err != nil {
 		return err
 	}
-	_, err = m.opts.Execs.StartExec(ctx, ExecRequest{
+	if _, err = m.opts.Execs.StartExec(ctx, ExecRequest{
 		ContainerID: rec.ID,
 		ExecID:      execID,
 		Process:     process,
 		Stdio:       Stdio{Stdin: paths.Stdin, Stdout: paths.Stdout, Stderr: paths.Stderr, Terminal: exec.TTY},
-	})
-	return err
+	}); err != nil {
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	return nil
 }
 
 // abandonExec kills a command that nobody waits for any longer.

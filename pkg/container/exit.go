@@ -98,7 +98,7 @@ func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
 		err = fmt.Errorf("delete task: %w", err)
 	}
 	paths := m.Paths(rec.ID)
-	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, paths.Rootfs), m.opts.PIDPins.UnpinPID(paths.PIDNamespace))
+	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, paths.Rootfs), m.unmountVolumes(ctx, rec), m.opts.PIDPins.UnpinPID(paths.PIDNamespace))
 }
 
 // process returns the running process of a container, nil when it does not run.

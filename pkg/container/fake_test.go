@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -282,4 +283,14 @@ func (f *fakeEngine) UpdateRecordSpec(_ context.Context, id string, spec *specs.
 	rec.Spec = spec
 	f.records[id] = rec
 	return nil
+}
+
+func (f *fakeEngine) MountVolume(_ context.Context, v mounts.Volume) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.step("volume"); err != nil {
+		return err
+	}
+	f.mounted[v.Target] = true
+	return os.WriteFile(v.Target, nil, 0o600)
 }

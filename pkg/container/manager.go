@@ -35,6 +35,9 @@ var (
 	ErrAmbiguous = errors.New("container id prefix is ambiguous")
 	// ErrState means that the container is in a state that does not allow the operation.
 	ErrState = errors.New("container is in the wrong state")
+	// ErrStart means that a container's process could not be started. Other errors beside it
+	// say whether that was for want of containerd or of time.
+	ErrStart = errors.New("process could not be started")
 	// ErrInvalid means that the spec cannot be met in its sandbox.
 	ErrInvalid = errors.New("invalid container")
 	// ErrUnsupported means that this node or this sandbox cannot do what the spec asks for.
@@ -45,6 +48,7 @@ var (
 type Rootfs interface {
 	Mount(ctx context.Context, req mounts.Request) error
 	Unmount(ctx context.Context, target string) error
+	MountVolume(ctx context.Context, v mounts.Volume) error
 	CheckIDMappable(ctx context.Context, check mounts.Check) error
 	Forget(pod string)
 }
@@ -138,6 +142,8 @@ type Paths struct {
 	Dir    string // everything below belongs to the container
 	Rootfs string
 	IO     string // FIFOs
+	// Volumes holds read-only views of volumes, see Volume.
+	Volumes string
 	// PIDNamespace is the pin of a target's PID namespace.
 	PIDNamespace string
 }
@@ -149,6 +155,7 @@ func (m *Manager) Paths(id string) Paths {
 		Dir:          dir,
 		Rootfs:       filepath.Join(dir, "rootfs"),
 		IO:           filepath.Join(dir, "io"),
+		Volumes:      filepath.Join(dir, "volumes"),
 		PIDNamespace: filepath.Join(dir, "pidns"),
 	}
 }

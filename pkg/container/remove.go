@@ -102,7 +102,7 @@ func ignoreNotFound(err error) error {
 // removeDirs removes names one by one: a recursive removal would descend into a mount.
 func removeDirs(p Paths) error {
 	var errs []error
-	for _, path := range []string{p.Rootfs, p.IO, p.Dir} {
+	for _, path := range []string{p.Rootfs, p.IO, p.Volumes, p.Dir} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

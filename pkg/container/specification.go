@@ -2,15 +2,10 @@ package container
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/hostdev"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
@@ -132,51 +127,4 @@ func (m *Manager) podFiles(sb sandbox.Record) ocispec.PodFiles {
 		files.Shm = "/dev/shm"
 	}
 	return files
-}
-
-// volumes resolves the sources of the client's mounts, and marks them idmapped in a pod with
-// a user namespace: their owners are the host's, and the pod shall see them as such.
-func (m *Manager) volumes(ctx context.Context, b *build) ([]ocispec.Mount, error) {
-	out := make([]ocispec.Mount, 0, len(b.rec.Spec.Mounts))
-	for _, v := range b.rec.Spec.Mounts {
-		source, err := hostPath(v.HostPath)
-		if err != nil {
-			return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
-		}
-		v.HostPath = source
-		if b.sb.Pins.User != "" {
-			v.IDMapped = true
-			if err := m.checkVolume(ctx, b.sb, v); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
-
-// hostPath resolves symlinks, and creates what does not exist as a directory, as other runtimes
-// do: kubelet has checked the type of a hostPath volume before.
-func hostPath(path string) (string, error) {
-	resolved, err := filepath.EvalSymlinks(path)
-	if err == nil {
-		return resolved, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: source %s: %w", ErrInvalid, path, err)
-	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return "", fmt.Errorf("%w: source %s does not exist and cannot be made: %w", ErrInvalid, path, err)
-	}
-	return path, nil
-}
-
-// checkVolume asks the kernel whether the volume can be idmapped, so that the error comes
-// now and names the volume rather than from the OCI runtime at the start.
-func (m *Manager) checkVolume(ctx context.Context, sb sandbox.Record, v ocispec.Mount) error {
-	err := m.opts.Rootfs.CheckIDMappable(ctx, mounts.Check{Path: v.HostPath, UserNS: sb.Pins.User})
-	if err != nil {
-		return fmt.Errorf("volume at %s in a pod with a user namespace: %w", v.ContainerPath, err)
-	}
-	return nil
 }

@@ -43,7 +43,7 @@ func (m *Manager) Start(ctx context.Context, sb sandbox.Record, id string) error
 		return fmt.Errorf("start container %s: sandbox %s: %w", rec.ID, sb.ID, sandbox.ErrNotReady)
 	}
 	if err := m.start(ctx, sb, rec); err != nil {
-		return m.startFailed(ctx, rec, err)
+		return m.startFailed(ctx, rec, fmt.Errorf("%w: %w", ErrStart, err))
 	}
 	return nil
 }

@@ -1,0 +1,94 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/userns-shim/userns-shim/pkg/mounts"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+)
+
+// volumes resolves the sources of the client's mounts. In a pod with a user namespace their
+// owners are the host's and the pod shall see them as such: writable ones are idmapped by the
+// OCI runtime, read-only ones here, since only that way can the pod not make them writable.
+func (m *Manager) volumes(ctx context.Context, b *build) ([]ocispec.Mount, error) {
+	out := make([]ocispec.Mount, 0, len(b.rec.Spec.Mounts))
+	for i, v := range b.rec.Spec.Mounts {
+		source, err := hostPath(v.HostPath)
+		if err != nil {
+			return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
+		}
+		v.HostPath = source
+		if b.sb.Pins.User != "" {
+			if v, err = m.idmapVolume(ctx, b, i, v); err != nil {
+				return nil, fmt.Errorf("volume at %s in a pod with a user namespace: %w", v.ContainerPath, err)
+			}
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// idmapVolume asks the kernel in both cases now, so that the error names the volume and does not
+// come from the OCI runtime at the start.
+func (m *Manager) idmapVolume(ctx context.Context, b *build, i int, v ocispec.Mount) (ocispec.Mount, error) {
+	if !v.Readonly {
+		v.IDMapped = true
+		return v, m.opts.Rootfs.CheckIDMappable(ctx, mounts.Check{Path: v.HostPath, UserNS: b.sb.Pins.User})
+	}
+	paths := m.Paths(b.rec.ID)
+	if err := os.MkdirAll(paths.Volumes, 0o700); err != nil {
+		return v, err
+	}
+	view := paths.Volume(i)
+	err := m.opts.Rootfs.MountVolume(ctx, mounts.Volume{
+		Source:    v.HostPath,
+		Target:    view,
+		UserNS:    b.sb.Pins.User,
+		Recursive: v.RecursiveReadOnly,
+		Follow:    v.Propagation != ocispec.PropagationPrivate,
+	})
+	v.HostPath = view
+	return v, err
+}
+
+// Volume is where the read-only view of a record's i-th mount is.
+func (p Paths) Volume(i int) string { return filepath.Join(p.Volumes, strconv.Itoa(i)) }
+
+// unmountVolumes takes the views of a container away.
+func (m *Manager) unmountVolumes(ctx context.Context, rec Record) error {
+	paths := m.Paths(rec.ID)
+	var errs []error
+	for i := range rec.Spec.Mounts {
+		view := paths.Volume(i)
+		if err := m.opts.Rootfs.Unmount(ctx, view); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := os.Remove(view); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hostPath resolves symlinks, and creates what does not exist as a directory, as other runtimes
+// do: kubelet has checked the type of a hostPath volume before.
+func hostPath(path string) (string, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return resolved, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: source %s: %w", ErrInvalid, path, err)
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return "", fmt.Errorf("%w: source %s does not exist and cannot be made: %w", ErrInvalid, path, err)
+	}
+	return path, nil
+}
