@@ -144,8 +144,8 @@ func TestSelftestCleansUpWhenInterrupted(t *testing.T) {
 // TestSelftestOfContainerd tests containerd's own CRI plugin, which leaves the choice of ids to kubelet.
 func TestSelftestOfContainerd(t *testing.T) {
 	t.Parallel()
-	world, socket := containerdWithCRI(t)
-	run := runSelftest(t, world, endpoint(socket))
+	world, containerd := containerdWithCRI(t)
+	run := runSelftest(t, world, endpoint(containerd.Address), "--cgroup-parent="+cgroupOf(containerd))
 	run.wantPassed(t)
 	for _, c := range run.report.Checks {
 		if c.Name == "pod1-runs" && !strings.Contains(c.Got, "the test chose") {
@@ -155,7 +155,7 @@ func TestSelftestOfContainerd(t *testing.T) {
 }
 
 // containerdWithCRI runs a containerd with its CRI plugin and a pod network, in a world of its own.
-func containerdWithCRI(t *testing.T) (*labnode.World, string) {
+func containerdWithCRI(t *testing.T) (*labnode.World, *labnode.Containerd) {
 	t.Helper()
 	tools := nodetest.Tools(t)
 	dir, err := os.MkdirTemp("/tmp", "uslc-")
@@ -194,8 +194,11 @@ func containerdWithCRI(t *testing.T) (*labnode.World, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return world, containerd.Address
+	return world, containerd
 }
+
+// cgroupOf is the parent cgroup that is removed together with the containerd.
+func cgroupOf(c *labnode.Containerd) string { return "/" + filepath.Base(filepath.Dir(c.Address)) }
 
 // pauseImage serves the image that containerd keeps a sandbox's namespaces open with.
 func pauseImage(t *testing.T, world *labnode.World) string {
