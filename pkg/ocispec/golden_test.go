@@ -234,7 +234,7 @@ func TestGoldenFilesAreAllUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != len(goldenCases) {
-		t.Errorf("%d golden files for %d cases", len(files), len(goldenCases))
+	if cases := len(goldenCases) + len(podInitCases); len(files) != cases {
+		t.Errorf("%d golden files for %d cases", len(files), cases)
 	}
 }
