@@ -62,8 +62,8 @@ func (m *Manager) serveExec(ctx context.Context, rec Record, execID string, cmd 
 	if err := m.startExec(ctx, rec, execID, ocispec.Exec{Args: cmd, TTY: tty}, io.Paths()); err != nil {
 		return Exit{}, err
 	}
-	// The command outlives its client, and ends at the latest with its container.
-	follow := context.WithoutCancel(ctx)
+	follow, cancel := outliveClient(ctx)
+	defer cancel()
 	if err := io.Connect(ctx, console{m.opts.Consoles, rec.ID, execID}); err != nil {
 		return Exit{}, errors.Join(err, m.abandonExec(follow, rec.ID, execID))
 	}
@@ -71,12 +71,24 @@ func (m *Manager) serveExec(ctx context.Context, rec Record, execID string, cmd 
 	if err != nil {
 		return Exit{}, err
 	}
-	drain, cancel := context.WithTimeout(follow, drainTimeout)
-	defer cancel()
-	if err := io.Drain(drain); err != nil && !errors.Is(err, stream.ErrNotDrained) {
-		return Exit{}, err
+	clean, cancelClean := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancelClean()
+	return exit, m.finishExec(clean, rec.ID, execID, io.Drain)
+}
+
+// outliveClient returns a context that ends when the streaming server lets its clients go, and not
+// when the one client goes: the command outlives it, and ends at the latest with its container.
+func outliveClient(ctx context.Context) (context.Context, context.CancelFunc) {
+	follow, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); errors.Is(cause, stream.ErrReleased) {
+			cancel(cause)
+		}
+	})
+	return follow, func() {
+		stop()
+		cancel(nil)
 	}
-	return exit, ignoreNotFound(m.opts.Execs.DeleteExec(drain, rec.ID, execID))
 }
 
 // Attach connects a client to a running container's first process.

@@ -32,23 +32,18 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return Output{}, err
 	}
-	clean := context.WithoutCancel(ctx)
 	exit, err := m.runExec(ctx, rec, execID, capture, cmd, timeout)
-	drain, cancel := context.WithTimeout(clean, execDrainTimeout)
-	defer cancel()
-	if err == nil {
-		// A child that was left in the background is no error: what came so far is the answer.
-		if drainErr := capture.Drain(drain); !errors.Is(drainErr, stream.ErrNotDrained) {
-			err = drainErr
-		}
-	}
 	out := capture.Output()
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
 	if err = errors.Join(err, capture.Close(clean)); err != nil {
 		return Output{}, fmt.Errorf("exec in container %s: %w", rec.ID, err)
 	}
 	return Output{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: int32(exit.Code)}, nil
 }
 
+// runExec drains before it deletes: the shim's delete waits for output that a child of the
+// command holds open, and longer than we do.
 func (m *Manager) runExec(ctx context.Context, rec Record, execID string, capture *stream.Capture, cmd []string, timeout time.Duration) (Exit, error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -68,7 +63,19 @@ func (m *Manager) runExec(ctx context.Context, rec Record, execID string, captur
 		}
 		return Exit{}, errors.Join(err, m.abandonExec(clean, rec.ID, execID))
 	}
-	return exit, ignoreNotFound(m.opts.Execs.DeleteExec(clean, rec.ID, execID))
+	return exit, m.finishExec(clean, rec.ID, execID, capture.Drain)
+}
+
+// finishExec takes what is left of a command that has exited. A child that it left in the
+// background and that holds its output open is no error: what came so far is the answer.
+func (m *Manager) finishExec(ctx context.Context, id, execID string, drain func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, execDrainTimeout)
+	defer cancel()
+	err := drain(bounded)
+	if errors.Is(err, stream.ErrNotDrained) {
+		err = nil
+	}
+	return errors.Join(err, ignoreNotFound(m.opts.Execs.DeleteExec(ctx, id, execID)))
 }
 
 // startExec starts one more process, which is like the container's own but for its arguments

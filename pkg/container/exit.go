@@ -21,7 +21,7 @@ func (m *Manager) watch(rec Record, p *process) {
 		exit, err := m.opts.Tasks.WaitTask(m.life, rec.ID)
 		if m.life.Err() != nil {
 			// The daemon ends and the container runs on.
-			_ = p.io.Close(context.WithoutCancel(m.life))
+			closeIO(context.WithoutCancel(m.life), rec.ID, p)
 			return
 		}
 		if err != nil {
@@ -50,7 +50,8 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 		logger.Error(err, "Exit of an unknown container")
 		return
 	}
-	if err := errors.Join(p.io.Close(ctx), m.releaseRuntime(ctx, rec)); err != nil {
+	closeIO(ctx, id, p)
+	if err := m.releaseRuntime(ctx, rec); err != nil {
 		logger.Error(err, "Cleanup after container")
 	}
 	rec, err = m.change(id, func(rec *Record) {
@@ -64,6 +65,15 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 	m.untrack(id, p)
 	m.notify(sandbox.EventStopped, rec)
 	logger.V(2).Info("Container exited", "exitCode", exit.Code, "reason", rec.Reason)
+}
+
+// closeIO bounds the wait for a log's disk or a client that does not let go.
+func closeIO(ctx context.Context, id string, p *process) {
+	bounded, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := p.io.Close(bounded); err != nil {
+		klog.FromContext(ctx).Error(err, "Stdio of container was not closed", "container", id)
+	}
 }
 
 func (m *Manager) reason(id string, exit Exit) string {

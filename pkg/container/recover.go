@@ -75,12 +75,15 @@ func (m *Manager) rewatch(ctx context.Context, rec Record, task TaskState, sandb
 	}
 	io, err := m.openIO(ctx, sb, rec)
 	if err != nil {
-		return err
+		// Without a reader the container would block on a full pipe.
+		klog.FromContext(ctx).Error(err, "Output of container is thrown away from now on", "container", rec.ID)
+		rec.LogPath = ""
+		if io, err = m.openIO(ctx, sb, rec); err != nil {
+			return err
+		}
 	}
-	rec.PID = task.PID
-	m.publish(rec)
 	m.watch(rec, m.track(rec.ID, io))
-	klog.FromContext(ctx).V(2).Info("Container watched again", "container", rec.ID, "pid", rec.PID, "status", task.Status)
+	klog.FromContext(ctx).V(2).Info("Container watched again", "container", rec.ID, "pid", task.PID, "status", task.Status)
 	return nil
 }
 
