@@ -134,7 +134,7 @@ type taskProcess struct {
 func openTask(task Task) (_ *taskProcess, err error) {
 	// Non-blocking, so that os.File puts it under the runtime's poller and no thread waits.
 	raw, err := unix.PidfdOpen(task.PID, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
+	if errors.Is(err, unix.ESRCH) || task.PID <= 0 {
 		return nil, fmt.Errorf("%w: no process %d", ErrGone, task.PID)
 	}
 	if err != nil {
