@@ -72,8 +72,7 @@ func (m *Manager) recoverProcess(ctx context.Context, rec Record) error {
 		return nil
 	}
 	if err := m.opts.Process.Check(rec); err != nil {
-		klog.FromContext(ctx).Info("Process of pod sandbox is not there", "sandbox", rec.ID, "reason", err)
-		return m.processEndedLocked(ctx, rec)
+		return m.processEndedLocked(ctx, rec, err.Error())
 	}
 	m.watch(rec)
 	return nil
@@ -103,7 +102,7 @@ func (m *Manager) processEnded(ctx context.Context, id string) {
 	if err != nil || rec.Phase != PhaseReady {
 		return
 	}
-	if err := m.processEndedLocked(ctx, rec); err != nil {
+	if err := m.processEndedLocked(ctx, rec, "it has exited"); err != nil {
 		klog.FromContext(ctx).Error(err, "End of a pod sandbox's process", "sandbox", id)
 	}
 }
@@ -111,8 +110,8 @@ func (m *Manager) processEnded(ctx context.Context, id string) {
 // processEndedLocked takes a ready sandbox out of service whose process has ended although nobody
 // stopped it: the kernel has killed every process of the PID namespace, and lets none in any more.
 // The rest stays until Stop, which kubelet calls before it makes the pod anew.
-func (m *Manager) processEndedLocked(ctx context.Context, rec Record) error {
-	klog.FromContext(ctx).Info("Process of pod sandbox ended, the pod is not ready any more", "sandbox", rec.ID, "pid", rec.PID)
+func (m *Manager) processEndedLocked(ctx context.Context, rec Record, reason string) error {
+	klog.FromContext(ctx).Info("Pod sandbox lost its process", "sandbox", rec.ID, "pid", rec.PID, "reason", reason)
 	rec.Phase, rec.PID = PhaseStopped, 0
 	if err := m.save(rec); err != nil {
 		return err
