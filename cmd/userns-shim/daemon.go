@@ -259,7 +259,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 }
 
 func (d *daemon) buildContainers(ctx context.Context) error {
-	host, err := d.node.host(ctx)
+	host, err := d.node.host()
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func (n *node) Details(ctx context.Context) any {
 }
 
 // host is what specifications depend on, read once at the start.
-func (n *node) host(ctx context.Context) (ocispec.Host, error) {
+func (n *node) host() (ocispec.Host, error) {
 	unified := n.kernel.CgroupMode() == kernel.CgroupUnified
 	caps, err := ownCapabilities()
 	if err != nil {

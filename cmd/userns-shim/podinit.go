@@ -24,7 +24,7 @@ func (d *daemon) podInit(ctx context.Context) (*podinit.Runner, error) {
 		}
 		program = filepath.Join(filepath.Dir(self), podInitName)
 	}
-	host, err := d.node.host(ctx)
+	host, err := d.node.host()
 	if err != nil {
 		return nil, err
 	}

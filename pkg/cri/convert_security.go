@@ -26,8 +26,8 @@ func containerSecurity(sc *runtimeapi.LinuxContainerSecurityContext) (ocispec.Se
 		NoNewPrivs:     sc.GetNoNewPrivs(),
 		MaskedPaths:    sc.GetMaskedPaths(),
 		ReadonlyPaths:  sc.GetReadonlyPaths(),
-		Seccomp:        profileOr(sc.GetSeccomp(), sc.GetSeccompProfilePath()),
-		AppArmor:       profileOr(sc.GetApparmor(), sc.GetApparmorProfile()),
+		Seccomp:        profileOr(sc.GetSeccomp(), sc.GetSeccompProfilePath()), //nolint:staticcheck // clients still send the deprecated field
+		AppArmor:       profileOr(sc.GetApparmor(), sc.GetApparmorProfile()),   //nolint:staticcheck // clients still send the deprecated field
 		SELinux:        selinux(sc.GetSelinuxOptions()),
 	}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -104,10 +105,39 @@ func (e *Engine) StartTask(ctx context.Context, id string) error {
 // KillTask sends a signal. A process that has exited is an error that wraps errdefs.ErrNotFound.
 func (e *Engine) KillTask(ctx context.Context, id string, signal uint32, all bool) error {
 	_, err := e.client.TaskService().Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: signal, All: all})
-	if err != nil {
-		return fmt.Errorf("kill task %s with signal %d: %w", id, signal, errgrpc.ToNative(err))
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = errgrpc.ToNative(err)
+	if !errdefs.IsNotFound(err) && e.ended(ctx, id) {
+		// The signal met a shim that was going with its last task.
+		err = fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+	}
+	return fmt.Errorf("kill task %s with signal %d: %w", id, signal, err)
+}
+
+// endedTimeout bounds how long a shim that is going away is asked for the state of its task.
+const endedTimeout = 2 * time.Second
+
+// ended says whether a task has exited or is gone. While its shim ends, containerd answers with an
+// error of its connection.
+func (e *Engine) ended(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, endedTimeout)
+	defer cancel()
+	for {
+		state, err := e.TaskState(ctx, id)
+		switch {
+		case errdefs.IsNotFound(err):
+			return true
+		case err == nil:
+			return state.Status == "stopped"
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(endedTimeout / 100):
+		}
+	}
 }
 
 // DeleteTask deletes an exited task, and one that never started after killing it. A running task is
