@@ -97,10 +97,11 @@ func (r *run) runSandbox(ctx context.Context, pod *podSeen, config *runtimeapi.P
 	if err != nil {
 		return fmt.Errorf("run sandbox: %w; look for ids in use: %w", refused, err)
 	}
-	drawn, err := draw(r.opts.IDs, used)
+	drawn, err := draw(r.opts.IDs, append(used, r.drawn...))
 	if err != nil {
 		return fmt.Errorf("run sandbox: %w; draw ids: %w", refused, err)
 	}
+	r.drawn = append(r.drawn, drawn)
 	pod.drawn, pod.refused = &drawn, refused
 	ids := []*runtimeapi.IDMapping{{HostId: drawn.Start, ContainerId: 0, Length: idsPerPod}}
 	users := config.Linux.SecurityContext.NamespaceOptions.UsernsOptions

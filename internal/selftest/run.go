@@ -37,7 +37,8 @@ type run struct {
 	registry *labimage.Registry
 	image    string // as CreateContainer names it
 	program  inside.Program
-	remove   string // the image to remove at the end, empty for none
+	remove   string   // the image to remove at the end, empty for none
+	drawn    []Extent // mappings that the test has sent
 }
 
 // Run tests a node. The error is one of the options; whatever is wrong with the node is in the
