@@ -121,7 +121,7 @@ func (p PodInit) mounts() []specs.Mount {
 		},
 		{
 			Destination: initDev, Type: "tmpfs", Source: "tmpfs",
-			Options: []string{"nosuid", "noexec", "strictatime", "mode=755", "size=64k"},
+			Options: []string{"ro", "nosuid", "noexec", "strictatime", "mode=755", "size=64k"},
 		},
 		{
 			Destination: InitProgram, Type: "bind", Source: p.Program,
