@@ -43,14 +43,14 @@ func TestGroupIsEmptiedAndFilled(t *testing.T) {
 	b := l.newBox(demo, newID(), "true")
 
 	t.Run("one after another", func(t *testing.T) {
-		for i := range 150 {
+		for i := range 60 {
 			if err := b.cycle(t.Context()); err != nil {
 				t.Fatalf("cycle %d: %v", i, err)
 			}
 		}
 	})
 	t.Run("side by side", func(t *testing.T) {
-		const workers, cycles = 5, 70
+		const workers, cycles = 5, 88
 		failures := make(chan error, workers*cycles)
 		var done sync.WaitGroup
 		for range workers {

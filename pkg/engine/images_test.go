@@ -18,7 +18,7 @@ func TestImageLife(t *testing.T) {
 	ctx := t.Context()
 	id := l.pull(labimage.Demo)
 	tag := l.registry.Ref(labimage.Demo)
-	byDigest := strings.TrimSuffix(tag, ":latest") + "@" + l.registry.Digests[labimage.Demo]
+	byDigest := strings.TrimSuffix(tag, ":latest") + "@" + l.registry.push(t, labimage.Demo)
 
 	info, err := l.Get(ctx, id)
 	if err != nil {
@@ -59,13 +59,14 @@ func TestImageLife(t *testing.T) {
 func TestImageRecords(t *testing.T) {
 	l := newLab(t)
 	tag := l.registry.Ref(labimage.Demo)
+	digest := l.registry.push(t, labimage.Demo)
 	pinning := l.newEngine(engine.Options{PinnedImages: []string{tag}})
 	id, err := pinning.Pull(t.Context(), image.PullRequest{Ref: tag})
 	if err != nil {
 		t.Fatal(err)
 	}
 	labels := l.imageRecords()
-	byDigest := strings.TrimSuffix(tag, ":latest") + "@" + l.registry.Digests[labimage.Demo]
+	byDigest := strings.TrimSuffix(tag, ":latest") + "@" + digest
 	for _, name := range []string{id, tag, byDigest} {
 		if labels[name]["io.cri-containerd.image"] != "managed" || labels[name]["io.cri-containerd.pinned"] != "pinned" {
 			t.Errorf("record %s has labels %v", name, labels[name])
@@ -90,7 +91,7 @@ func TestTagMoves(t *testing.T) {
 		if _, err := l.registry.Push(t.Context(), "moving:tag", img); err != nil {
 			t.Fatal(err)
 		}
-		return l.pull("moving:tag")
+		return l.pullPushed("moving:tag")
 	}
 	first, next := push("one"), push("two")
 	old, err := l.Get(t.Context(), first)
@@ -148,6 +149,7 @@ func TestSnapshots(t *testing.T) {
 		if _, err := l.PrepareSnapshot(ctx, req); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("%s: second prepare: %v, want already exists", name, err)
 		}
+		l.collect() // the second prepare must not have ended the lease of the first
 		if u, err := l.SnapshotUsage(ctx, "", req.Key); err != nil || u.Inodes == 0 || u.Mountpoint == "" {
 			t.Errorf("%s: usage %+v, %v", name, u, err)
 		}

@@ -38,15 +38,15 @@ type lab struct {
 	*engine.Engine
 	t          testing.TB
 	containerd *labnode.Containerd
-	registry   *nodetest.Registry
+	registry   *labRegistry
 	cgroup     string
 	stays      map[string]bool // names of things that may outlive the test in containerd
 }
 
-// newLab starts a containerd, a registry with the catalogue, and an engine.
+// newLab starts a containerd, an empty registry, and an engine.
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	l := &lab{t: t, containerd: nodetest.StartContainerd(t), registry: nodetest.StartRegistry(t)}
+	l := &lab{t: t, containerd: nodetest.StartContainerd(t), registry: newLabRegistry(t)}
 	dir := filepath.Dir(l.containerd.Address)
 	l.cgroup = "/" + filepath.Base(dir)
 	l.checkLeaks(leaks.Scope{
@@ -204,8 +204,14 @@ func (l *lab) dial() *grpc.ClientConn {
 	return conn
 }
 
-// pull pulls an image of the catalogue and returns its id.
+// pull pushes an image of the catalogue, pulls it and returns its id.
 func (l *lab) pull(name string) string {
+	l.t.Helper()
+	l.registry.push(l.t, name)
+	return l.pullPushed(name)
+}
+
+func (l *lab) pullPushed(name string) string {
 	l.t.Helper()
 	id, err := l.Pull(l.t.Context(), image.PullRequest{Ref: l.registry.Ref(name)})
 	if err != nil {

@@ -48,9 +48,13 @@ func isBlob(r *http.Request) bool {
 
 func TestPullKinds(t *testing.T) {
 	l := newLab(t)
+	demo := l.registry.push(t, labimage.Demo)
+	for _, name := range []string{labimage.MultiArch, labimage.Empty, labimage.User} {
+		l.registry.push(t, name)
+	}
 	for name, ref := range map[string]string{
 		"index of several platforms": l.registry.Ref(labimage.MultiArch),
-		"digest":                     l.registry.Addr() + "/demo@" + l.registry.Digests[labimage.Demo],
+		"digest":                     l.registry.Addr() + "/demo@" + demo,
 		"no layers":                  l.registry.Ref(labimage.Empty),
 		"zstd layers":                l.pushKind(t, "zstd:1", types.OCIManifestSchema1, types.OCILayerZStd, compression.ZStd),
 		"Docker media types":         l.pushKind(t, "docker:1", types.DockerManifestSchema2, types.DockerLayer, compression.GZip),
@@ -121,7 +125,7 @@ func TestPullFails(t *testing.T) {
 	spoiled := l.front(spoil(isBlob))
 	forged := l.front(spoil(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256:") }))
 	closed := l.front(func(http.Handler) http.Handler { return requireBasic("", "") })
-	digest := "@" + l.registry.Digests[labimage.Demo]
+	digest := "@" + l.registry.push(t, labimage.Demo)
 	for name, c := range map[string]struct {
 		ref  string
 		is   func(error) bool
@@ -205,6 +209,7 @@ func (l *lab) wantNothing() {
 
 func TestPullWithCredentials(t *testing.T) {
 	l := newLab(t)
+	l.registry.push(t, labimage.User)
 	basic := l.front(func(next http.Handler) http.Handler { return either(requireBasic("me", "secret"), next) })
 	token := l.front(tokenRegistry)
 	good, basicAuth := image.Auth{Username: "me", Password: "secret"}, "bWU6c2VjcmV0"
@@ -300,6 +305,7 @@ func tokenRegistry(next http.Handler) http.Handler {
 // not answer.
 func TestPullThroughMirror(t *testing.T) {
 	l := newLab(t)
+	l.registry.push(t, labimage.User)
 	dir := filepath.Join(l.registry.CertsDir, "registry.example")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -346,6 +352,7 @@ func (s *slowFront) wrap(next http.Handler) http.Handler {
 // TestConcurrentPulls: pulls of one reference are one, and who gives up does not take the others along.
 func TestConcurrentPulls(t *testing.T) {
 	l := newLab(t)
+	l.registry.push(t, labimage.Demo)
 	slow := newSlowFront()
 	ref := l.front(slow.wrap) + "/demo:latest"
 	impatient, giveUp := context.WithCancel(t.Context())
@@ -388,6 +395,7 @@ func TestConcurrentPulls(t *testing.T) {
 // TestPullIsGivenUp: when the last caller has gone, the pull ends and leaves nothing.
 func TestPullIsGivenUp(t *testing.T) {
 	l := newLab(t)
+	l.registry.push(t, labimage.Demo)
 	slow := newSlowFront()
 	ctx, giveUp := context.WithCancel(t.Context())
 	go func() {
@@ -405,6 +413,7 @@ func TestPullIsGivenUp(t *testing.T) {
 
 func TestPullStalls(t *testing.T) {
 	l := newLab(t)
+	l.registry.push(t, labimage.Demo)
 	slow := newSlowFront()
 	impatient := l.newEngine(engine.Options{PullProgressTimeout: 500 * time.Millisecond})
 	began := time.Now()
@@ -418,6 +427,7 @@ func TestPullStalls(t *testing.T) {
 // TestSlowPullIsNoStall: bytes that come slowly are progress.
 func TestSlowPullIsNoStall(t *testing.T) {
 	l := newLab(t)
+	l.registry.push(t, labimage.User)
 	patient := l.newEngine(engine.Options{PullProgressTimeout: time.Second})
 	slow := l.front(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

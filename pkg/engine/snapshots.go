@@ -33,17 +33,17 @@ func (e *Engine) prepareSnapshot(ctx context.Context, req container.SnapshotRequ
 	if err != nil {
 		return nil, err
 	}
-	lease, err := e.client.LeasesService().Create(ctx, leases.WithID(leaseID(req.Key)), leases.WithExpiration(leaseTime))
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("create lease: %w", err)
-	}
+	leased, err := e.createLease(ctx, req.Key)
 	if err != nil {
-		lease.ID = leaseID(req.Key)
+		return nil, err
 	}
 	sn := e.client.SnapshotService(e.snapshotter(req.Snapshotter))
-	made, err := sn.Prepare(leases.WithLease(ctx, lease.ID), req.Key, parent, snapshots.WithLabels(req.Labels))
+	made, err := sn.Prepare(leases.WithLease(ctx, leaseID(req.Key)), req.Key, parent, snapshots.WithLabels(req.Labels))
 	if err == nil {
 		return convertMounts(made), nil
+	}
+	if !leased {
+		return nil, err // the lease holds a snapshot of this key that was made before
 	}
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
@@ -70,6 +70,15 @@ func (e *Engine) RemoveSnapshot(ctx context.Context, snapshotter, key string) er
 
 // leaseID names the lease of a container's snapshot.
 func leaseID(key string) string { return "userns-shim-" + key }
+
+// createLease makes the lease of a snapshot, and returns false where it exists.
+func (e *Engine) createLease(ctx context.Context, key string) (bool, error) {
+	_, err := e.client.LeasesService().Create(ctx, leases.WithID(leaseID(key)), leases.WithExpiration(leaseTime))
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return false, fmt.Errorf("create lease %s: %w", leaseID(key), err)
+	}
+	return err == nil, nil
+}
 
 // deleteLease deletes the lease of a snapshot. One that is missing is fine.
 func (e *Engine) deleteLease(ctx context.Context, key string) error {
