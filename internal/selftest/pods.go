@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -26,7 +27,7 @@ type podSeen struct {
 	sandbox     string
 	container   string
 	hostNetwork bool
-	// drawn is the mapping that the test sent because the runtime refused to choose one.
+	// drawn is the mapping that the test sent because the runtime did not choose one; refused is why.
 	drawn   *Extent
 	refused error
 
@@ -84,33 +85,53 @@ func (r *run) startPod(ctx context.Context, number int, hostNetwork bool) podSee
 	return pod
 }
 
-// runSandbox first leaves the mapping to the runtime. Where that is refused it sends one, as kubelet
-// does: containerd and CRI-O leave the choice to kubelet.
+// runSandbox first leaves the mapping to the runtime. Where that does not give one it sends one, as kubelet does
+// always: containerd and CRI-O leave the choice to kubelet.
 func (r *run) runSandbox(ctx context.Context, pod *podSeen, config *runtimeapi.PodSandboxConfig) error {
 	req := &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: r.opts.RuntimeHandler}
-	resp, refused := call(ctx, r.runtime.RunPodSandbox, req)
-	if refused == nil {
+	resp, err := call(ctx, r.runtime.RunPodSandbox, req)
+	if err == nil {
 		pod.sandbox = resp.GetPodSandboxId()
-		return nil
+		if r.choseMapping(ctx, pod.sandbox) {
+			return nil
+		}
+		err = errNotChosen
 	}
-	used, err := r.opts.Host.MappedIDs()
-	if err != nil {
-		return fmt.Errorf("run sandbox: %w; look for ids in use: %w", refused, err)
+	pod.refused = err
+	if err := r.drawMapping(pod); err != nil {
+		return fmt.Errorf("run sandbox: %w; draw a mapping: %w", pod.refused, err)
 	}
-	drawn, err := draw(r.opts.IDs, append(used, r.drawn...))
-	if err != nil {
-		return fmt.Errorf("run sandbox: %w; draw ids: %w", refused, err)
-	}
-	r.drawn = append(r.drawn, drawn)
-	pod.drawn, pod.refused = &drawn, refused
-	ids := []*runtimeapi.IDMapping{{HostId: drawn.Start, ContainerId: 0, Length: idsPerPod}}
+	ids := []*runtimeapi.IDMapping{{HostId: pod.drawn.Start, ContainerId: 0, Length: idsPerPod}}
 	users := config.Linux.SecurityContext.NamespaceOptions.UsernsOptions
 	users.Uids, users.Gids = ids, ids
 	config.Metadata.Attempt++
 	if resp, err = call(ctx, r.runtime.RunPodSandbox, req); err != nil {
-		return fmt.Errorf("run sandbox: without a mapping: %w; with the mapping %s: %w", refused, drawn, err)
+		return fmt.Errorf("run sandbox: without a mapping: %w; with the mapping %s: %w", pod.refused, pod.drawn, err)
 	}
 	pod.sandbox = resp.GetPodSandboxId()
+	return nil
+}
+
+// errNotChosen is CRI-O's way: the pod runs, in the host's user namespace. The clean-up removes it too.
+var errNotChosen = errors.New("the runtime runs the pod and reports no mapping")
+
+// choseMapping is in doubt true: what the pod really has is checked from its inside.
+func (r *run) choseMapping(ctx context.Context, sandbox string) bool {
+	status, err := call(ctx, r.runtime.PodSandboxStatus, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: sandbox})
+	return err != nil || len(status.GetStatus().GetLinux().GetNamespaces().GetOptions().GetUsernsOptions().GetUids()) > 0
+}
+
+func (r *run) drawMapping(pod *podSeen) error {
+	used, err := r.opts.Host.MappedIDs()
+	if err != nil {
+		return err
+	}
+	drawn, err := draw(r.opts.IDs, append(used, r.drawn...))
+	if err != nil {
+		return err
+	}
+	r.drawn = append(r.drawn, drawn)
+	pod.drawn = &drawn
 	return nil
 }
 

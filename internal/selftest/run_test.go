@@ -213,26 +213,44 @@ func TestEachBreakageIsFound(t *testing.T) {
 	}
 }
 
+// TestRuntimeThatWantsMappingsGetsThem is with one that refuses a pod without, as containerd does, and with one that
+// runs it in the host's user namespace, as CRI-O does.
 func TestRuntimeThatWantsMappingsGetsThem(t *testing.T) {
-	node := newFakeNode()
-	node.wantsMapping = true
-	opts := node.serve(t)
-	// Three ranges, of which one is in use.
-	opts.IDs = Extent{Start: 1 << 24, Length: 3 * idsPerPod}
-	node.mapped = []Extent{{Start: 1<<24 + idsPerPod + 5, Length: 1}}
-	r := mustRun(t, opts)
-	if failed, skipped := outcome(r); len(failed)+len(skipped) > 0 {
-		t.Errorf("failed are %v, skipped %v: want none", failed, skipped)
-	}
-	var sent []uint32
-	for _, req := range node.asked {
-		if uids := usersOf(req.GetConfig()).GetUids(); len(uids) == 1 {
-			sent = append(sent, uids[0].GetHostId())
-		}
-	}
-	slices.Sort(sent)
-	if want := []uint32{1 << 24, 1<<24 + 2*idsPerPod}; !slices.Equal(sent, want) {
-		t.Errorf("sent were mappings from %v, want the free ranges from %v", sent, want)
+	for name, breaks := range map[string]func(*fakeNode){
+		"refuses": func(n *fakeNode) { n.wantsMapping = true },
+		"ignores": func(n *fakeNode) {
+			n.report = func(number int, status *runtimeapi.PodSandboxStatus) {
+				if pod := n.pods[fmt.Sprintf("pod%d", number)]; len(usersOf(pod.config).GetUids()) == 0 {
+					status.Linux = nil
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := newFakeNode()
+			breaks(node)
+			opts := node.serve(t)
+			// Three ranges, of which one is in use.
+			opts.IDs = Extent{Start: 1 << 24, Length: 3 * idsPerPod}
+			node.mapped = []Extent{{Start: 1<<24 + idsPerPod + 5, Length: 1}}
+			r := mustRun(t, opts)
+			if failed, skipped := outcome(r); len(failed)+len(skipped) > 0 {
+				t.Errorf("failed are %v, skipped %v: want none", failed, skipped)
+			}
+			var sent []uint32
+			for _, req := range node.asked {
+				if uids := usersOf(req.GetConfig()).GetUids(); len(uids) == 1 {
+					sent = append(sent, uids[0].GetHostId())
+				}
+			}
+			slices.Sort(sent)
+			if want := []uint32{1 << 24, 1<<24 + 2*idsPerPod}; !slices.Equal(sent, want) {
+				t.Errorf("sent were mappings from %v, want the free ranges from %v", sent, want)
+			}
+			if len(node.pods) > 0 {
+				t.Errorf("left are the pods %v", node.pods)
+			}
+		})
 	}
 }
 
