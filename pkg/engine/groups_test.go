@@ -96,6 +96,7 @@ func TestTurns(t *testing.T) {
 				}) {
 					continue
 				}
+				time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond) // the task's life
 				turnOf(t, groups, g, id, true, func(tn *turn) outcome {
 					last := tn.emptied()
 					shims[g].delete(id)
