@@ -226,7 +226,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read boot id: %w", err)
 	}
-	process, err := d.podInit(ctx)
+	process, err := d.podInit()
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 const podInitName = "userns-shim-init"
 
 // podInit runs the processes of such pods.
-func (d *daemon) podInit(ctx context.Context) (*podinit.Runner, error) {
+func (d *daemon) podInit() (*podinit.Runner, error) {
 	program := d.cfg.SandboxInit
 	if program == "" {
 		self, err := os.Executable()

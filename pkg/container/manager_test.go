@@ -92,19 +92,19 @@ func (n *node) mustStart(t *testing.T, name string) string {
 	return id
 }
 
-// await waits until the container has the state.
-func (n *node) await(t *testing.T, id string, want State) Record {
+// awaitExit waits until the container has exited.
+func (n *node) awaitExit(t *testing.T, id string) Record {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		rec, err := n.Get(id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if rec.State == want {
+		if rec.State == StateExited {
 			return rec
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("container is %s, want %s", rec.State, want)
+			t.Fatalf("container is %s, want it exited", rec.State)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -261,7 +261,7 @@ func TestExitIsRecorded(t *testing.T) {
 				n.NoteOOM(id)
 			}
 			n.engine.end(id, tc.code)
-			rec := n.await(t, id, StateExited)
+			rec := n.awaitExit(t, id)
 			if rec.ExitCode != int32(tc.code) || rec.Reason != tc.reason || rec.FinishedAt.IsZero() {
 				t.Errorf("got code %d, reason %s, finished %s", rec.ExitCode, rec.Reason, rec.FinishedAt)
 			}
@@ -344,7 +344,7 @@ func TestRecover(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.engine.end(id, 7)
-		if rec := n.await(t, id, StateExited); rec.ExitCode != 7 {
+		if rec := n.awaitExit(t, id); rec.ExitCode != 7 {
 			t.Errorf("exit code %d, want 7", rec.ExitCode)
 		}
 	})

@@ -68,8 +68,8 @@ func TestPIDNamespaceOfContainer(t *testing.T) {
 	})
 }
 
-func targeting(name, id string) Spec {
-	spec := containerSpec(name)
+func targeting(id string) Spec {
+	spec := containerSpec("debugger")
 	spec.Namespaces.PID, spec.Namespaces.TargetID = PIDTarget, id
 	return spec
 }
@@ -77,7 +77,7 @@ func targeting(name, id string) Spec {
 func TestTargetIsPinned(t *testing.T) {
 	n := newNode(t)
 	app := n.mustStart(t, "app")
-	id, err := n.Create(t.Context(), n.sb, targeting("debugger", app))
+	id, err := n.Create(t.Context(), n.sb, targeting(app))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestTargetIsPinned(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.engine.end(id, 0)
-	n.await(t, id, StateExited)
+	n.awaitExit(t, id)
 	if len(n.engine.pinned) > 0 {
 		t.Errorf("a container that has exited holds %v", n.engine.pinned)
 	}
@@ -105,7 +105,7 @@ func TestTargetIsRefused(t *testing.T) {
 	n := newNode(t)
 	app, ended := n.mustStart(t, "app"), n.mustStart(t, "ended")
 	n.engine.end(ended, 0)
-	n.await(t, ended, StateExited)
+	n.awaitExit(t, ended)
 	elsewhere := n.sb
 	elsewhere.ID = "sb2"
 	for _, tc := range []struct {
@@ -119,7 +119,7 @@ func TestTargetIsRefused(t *testing.T) {
 		{"ended", n.sb, ended, ErrState},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if _, err := n.Create(t.Context(), tc.sb, targeting("debugger", tc.id)); !errors.Is(err, tc.want) {
+			if _, err := n.Create(t.Context(), tc.sb, targeting(tc.id)); !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 			if len(n.engine.pinned) > 0 {
@@ -128,7 +128,7 @@ func TestTargetIsRefused(t *testing.T) {
 		})
 	}
 	n.engine.fail = "pin"
-	if _, err := n.Create(t.Context(), n.sb, targeting("debugger", app)); !errors.Is(err, errInjected) {
+	if _, err := n.Create(t.Context(), n.sb, targeting(app)); !errors.Is(err, errInjected) {
 		t.Errorf("a target that cannot be pinned: got %v", err)
 	}
 }
@@ -136,12 +136,12 @@ func TestTargetIsRefused(t *testing.T) {
 func TestTargetThatEndsBeforeTheStart(t *testing.T) {
 	n := newNode(t)
 	app := n.mustStart(t, "app")
-	id, err := n.Create(t.Context(), n.sb, targeting("debugger", app))
+	id, err := n.Create(t.Context(), n.sb, targeting(app))
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.engine.end(app, 0)
-	n.await(t, app, StateExited)
+	n.awaitExit(t, app)
 	if err := n.Start(t.Context(), n.sb, id); !errors.Is(err, ErrState) {
 		t.Errorf("got %v, want %v", err, ErrState)
 	}

@@ -31,7 +31,7 @@ func TestUpdateResources(t *testing.T) {
 		t.Errorf("a refused update stays: record %d, specification %d", rec.Spec.Resources.CPUShares, shares())
 	}
 	n.engine.end(id, 0)
-	n.await(t, id, StateExited)
+	n.awaitExit(t, id)
 	if err := n.UpdateResources(t.Context(), id, ocispec.Resources{CPUShares: 100}); !errors.Is(err, ErrState) {
 		t.Errorf("update of an exited container: got %v, want ErrState", err)
 	}
