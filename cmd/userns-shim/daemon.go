@@ -279,10 +279,12 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Logger:         klog.FromContext(ctx),
 		Notify:         d.events.Publish,
 		StateDir:       d.cfg.State,
+		RootDir:        d.cfg.Root,
 		Handlers:       d.handlers(),
 		DefaultHandler: d.cfg.DefaultRuntimeHandler,
 		Host:           host,
 		SystemdCgroup:  d.node.SystemdCgroup(),
+		CDISpecDirs:    d.cfg.CDISpecDirs,
 		MaxLogLine:     d.cfg.MaxContainerLogLineSize,
 	})
 	if err != nil {

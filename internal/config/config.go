@@ -43,6 +43,8 @@ type Config struct {
 	// RestrictOOMScoreAdj raises a container's oom_score_adj to that of userns-shim where it asks
 	// for less, for nodes on which userns-shim lacks CAP_SYS_RESOURCE.
 	RestrictOOMScoreAdj bool `yaml:"restrictOOMScoreAdj"`
+	// CDISpecDirs are searched for files of the Container Device Interface; a later one wins.
+	CDISpecDirs []string `yaml:"cdiSpecDirs"`
 	// MaxContainerLogLineSize is the length in bytes at which a line of container output is
 	// split into partial lines.
 	MaxContainerLogLineSize int `yaml:"maxContainerLogLineSize"`
@@ -203,6 +205,7 @@ func Default() Config {
 			IdleTimeout: Duration(4 * time.Hour),
 		},
 		CgroupDriver:            CgroupDriverAuto,
+		CDISpecDirs:             []string{"/etc/cdi", "/var/run/cdi"},
 		MaxContainerLogLineSize: 16 * 1024,
 		EnableUnprivilegedPorts: true,
 		EnableUnprivilegedICMP:  true,

@@ -49,6 +49,9 @@ func (c Config) validatePaths() error {
 	for i, dir := range c.CNI.BinDirs {
 		errs = append(errs, absolute(fmt.Sprintf("cni.binDirs[%d]", i), dir))
 	}
+	for i, dir := range c.CDISpecDirs {
+		errs = append(errs, absolute(fmt.Sprintf("cdiSpecDirs[%d]", i), dir))
+	}
 	return errors.Join(errs...)
 }
 

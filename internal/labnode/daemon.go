@@ -26,6 +26,8 @@ type DaemonOptions struct {
 	Quarantine string
 	// Handlers are further entries of runtimeHandlers, in YAML that is indented by two.
 	Handlers string
+	// Extra are further fields of the configuration file, in YAML.
+	Extra string
 	// Args and Env are added to the command line and the environment.
 	Args, Env []string
 }
@@ -37,6 +39,7 @@ type Daemon struct {
 	Socket string
 	Config string // path of its configuration file
 	Log    string
+	CDI    string // directory of CDI files
 
 	node *Node
 	opts DaemonOptions
@@ -50,6 +53,7 @@ func newDaemon(node *Node, opts DaemonOptions) (*Daemon, error) {
 		Socket: filepath.Join(node.Dir, "cri.sock"),
 		Config: filepath.Join(node.Dir, "config.yaml"),
 		Log:    filepath.Join(node.Dir, "userns-shim.log"),
+		CDI:    filepath.Join(node.Dir, "cdi"),
 		node:   node,
 		opts:   opts,
 	}
@@ -75,6 +79,7 @@ func (d *Daemon) config() (string, error) {
 	line("containerd: {address: %s, namespace: %s, snapshotter: overlayfs}", d.node.Containerd.Address, Namespace)
 	line("cni: {binDirs: [%s], confDir: %s}", d.node.tools.CNI(), d.node.network.confDir)
 	line("registry: {configPath: %s}", d.node.CertsDir)
+	line("cdiSpecDirs: [%s]\n%s", d.CDI, strings.TrimRight(d.opts.Extra, "\n"))
 	line("cgroupDriver: cgroupfs\nrestrictOOMScoreAdj: %t", !canLower)
 	line("defaultRuntimeHandler: runc\nruntimeHandlers:\n  runc: {runtime: io.containerd.runc.v2, binaryName: runc}")
 	if d.opts.Handlers != "" {

@@ -38,6 +38,9 @@ var (
 	// ErrStart means that a container's process could not be started. Other errors beside it
 	// say whether that was for want of containerd or of time.
 	ErrStart = errors.New("process could not be started")
+	// ErrImageVolume means that an image could not be mounted as a volume. kubelet knows its
+	// text, at the beginning of a message.
+	ErrImageVolume = errors.New("ImageVolumeMountFailed")
 	// ErrInvalid means that the spec cannot be met in its sandbox.
 	ErrInvalid = errors.New("invalid container")
 	// ErrUnsupported means that this node or this sandbox cannot do what the spec asks for.
@@ -79,12 +82,16 @@ type Options struct {
 	Notify func(sandbox.Event)
 
 	StateDir string
+	// RootDir is on a disk. It keeps what containers write into volumes of their images.
+	RootDir string
 	// Handlers are the runtime handlers by name; DefaultHandler serves sandboxes that name none.
 	Handlers       map[string]Handler
 	DefaultHandler string
 	// Host is what specifications depend on beside the container.
 	Host          ocispec.Host
 	SystemdCgroup bool
+	// CDISpecDirs hold the files that describe CDI devices; without any, every CDI device is unknown.
+	CDISpecDirs []string
 	// MaxLogLine splits longer lines of output, in bytes.
 	MaxLogLine int
 }
@@ -142,13 +149,17 @@ type Paths struct {
 	Dir    string // everything below belongs to the container
 	Rootfs string
 	IO     string // FIFOs
-	// Volumes holds read-only views of volumes, see Volume.
+	// Volumes holds read-only views of volumes and mounted images, see Volume.
 	Volumes string
+	// Image is a second mount of the image while declared volumes are filled from it.
+	Image string
+	// Declared holds the volumes that the image declares, on a disk. See DeclaredVolume.
+	Declared string
 	// PIDNamespace is the pin of a target's PID namespace.
 	PIDNamespace string
 }
 
-// Paths derives them from the state directory and the container's id.
+// Paths derives them from the manager's directories and the container's id.
 func (m *Manager) Paths(id string) Paths {
 	dir := filepath.Join(m.opts.StateDir, "containers", id)
 	return Paths{
@@ -156,6 +167,8 @@ func (m *Manager) Paths(id string) Paths {
 		Rootfs:       filepath.Join(dir, "rootfs"),
 		IO:           filepath.Join(dir, "io"),
 		Volumes:      filepath.Join(dir, "volumes"),
+		Image:        filepath.Join(dir, "image"),
+		Declared:     filepath.Join(m.opts.RootDir, "volumes", id),
 		PIDNamespace: filepath.Join(dir, "pidns"),
 	}
 }

@@ -7,12 +7,26 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/cdidev"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/hostdev"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
-// specification resolves what the spec leaves to the host, and builds the OCI specification.
+// specification is the OCI specification with the edits of the host's files.
 func (m *Manager) specification(ctx context.Context, b *build) (*specs.Spec, error) {
+	spec, err := m.builtSpecification(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return spec, cdidev.Inject(spec, cdidev.Request{
+		SpecDirs:    m.opts.CDISpecDirs,
+		Devices:     b.rec.Spec.CDIDevices,
+		Annotations: b.rec.Spec.Annotations,
+	})
+}
+
+// builtSpecification resolves what the spec leaves to the host, and builds the OCI specification.
+func (m *Manager) builtSpecification(ctx context.Context, b *build) (*specs.Spec, error) {
 	cgroup, err := ocispec.CgroupsPath(m.cgroupDriver(), b.sb.Spec.CgroupParent, b.rec.ID)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/cdidev"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/stats"
@@ -52,6 +53,7 @@ var sentinels = []struct {
 	{network.ErrNotReady, codes.FailedPrecondition},
 	{network.ErrInvalid, codes.InvalidArgument},
 	{crilog.ErrBadPath, codes.InvalidArgument},
+	{cdidev.ErrNotFound, codes.NotFound},
 	{ocispec.ErrInvalid, codes.InvalidArgument},
 	{ocispec.ErrUserNotFound, codes.InvalidArgument},
 	{ocispec.ErrGroupNotFound, codes.InvalidArgument},
