@@ -185,9 +185,12 @@ func (l *layers) put(key layerKey, layer Layer, err error, start time.Time) {
 	now := l.clock.Now()
 	state := l.of[key]
 	state.pending = false
-	state.due = now.Add(max(layerAge, layerShare*now.Sub(start)))
-	if err == nil {
-		state.layer = &layer
+	pause := max(layerAge, layerShare*now.Sub(start))
+	if err != nil {
+		state.due = now.Add(pause)
+	} else {
+		// The reader may have known it already: its age counts.
+		state.layer, state.due = &layer, layer.At.Add(pause)
 	}
 	if !state.tried {
 		state.tried = true

@@ -95,7 +95,7 @@ type Tasks struct {
 }
 
 // Pressure is how tasks waited for a resource: Some says at least one did, Full all of them.
-// Only version 2 has it.
+// Machines without any hierarchy of version 2 have none.
 type Pressure struct {
 	Some, Full *PressureData
 }

@@ -21,7 +21,8 @@ var (
 )
 
 // version1 reads one hierarchy for each controller, as legacy and hybrid machines have them.
-// The library reads all but the disk: of that it takes what is not recursive.
+// The library reads all but the disk: of that it takes what is not recursive. OCI runtimes put
+// containers into a hybrid machine's hierarchy of version 2 as well, which has their pressure.
 type version1 struct {
 	root       string
 	subsystems []cgroup1.Subsystem
@@ -80,7 +81,17 @@ func (v version1) read(cgroup string) (Reading, error) {
 	out := fromVersion1(metrics)
 	out.Swap = v.swap(cgroup, metrics)
 	out.IO.Devices = joinDevices(v.counts(cgroup, bytesFiles), v.counts(cgroup, servicedFiles))
+	v.addPressure(cgroup, &out)
 	return out, nil
+}
+
+func (v version1) addPressure(cgroup string, to *Reading) {
+	unified := v.of("unified", cgroup)
+	to.CPU.Pressure = readPressure(unified, "cpu.pressure")
+	to.IO.Pressure = readPressure(unified, "io.pressure")
+	if to.Memory != nil {
+		to.Memory.Pressure = readPressure(unified, "memory.pressure")
+	}
 }
 
 // swap takes the usage from memory.stat, which the library leaves out. The difference of its two
