@@ -60,6 +60,12 @@ func sees(commands map[string]string, command string) bool {
 	return false
 }
 
+// running counts the processes of the node's pods that have a command line.
+func running(t *testing.T, n *nodetest.Node, command string) int {
+	t.Helper()
+	return len(processes(t, func(p leaks.Process) bool { return p.Cmdline == command && strings.Contains(p.Cgroups, n.Name+"/") }))
+}
+
 // initPID is the host's number of the pod's process, as its verbose status has it.
 func initPID(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) int {
 	t.Helper()
@@ -135,6 +141,46 @@ func TestOwnPIDNamespaces(t *testing.T) {
 	})
 }
 
+// A pod can share its processes and nothing else.
+func TestSharedPIDNamespaceInHostNamespaces(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	pod := n.RunPod(t, nodetest.HostNetwork, shareProcesses, func(req *runtimeapi.RunPodSandboxRequest) {
+		podNamespaces(req).Ipc = runtimeapi.NamespaceMode_NODE
+	})
+	pod.Run(t, image, nodetest.Command("sleep", "7115"))
+	two := pod.Run(t, image, nodetest.Command("sleep", "7116"))
+	if commands := everyCommand(t, two); !sees(commands, "sleep 7115") || commands["1"] != initName {
+		t.Errorf("a container sees %q", commands)
+	}
+	for _, kind := range []string{"net", "ipc"} {
+		if got, want := two.Exec(t, "readlink", "/proc/self/ns/"+kind), hostNamespace(t, n, kind); got != want {
+			t.Errorf("the container is in %s, the node in %s", got, want)
+		}
+	}
+}
+
+// Pods of this kind come and go side by side.
+func TestSharedPIDNamespacesSideBySide(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	for i := range 8 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			pod := n.RunPod(t, shareProcesses)
+			for range 3 {
+				c := pod.Run(t, image)
+				if got := c.Exec(t, "cat", "/proc/1/cmdline"); strings.TrimRight(got, "\x00") != initName {
+					t.Errorf("process 1 is %q", got)
+				}
+				c.Stop(t, 0)
+				c.Remove(t)
+			}
+			pod.Remove(t)
+		})
+	}
+}
+
 // A client that says nothing gets what CRI's messages default to: POD, for the sandbox and the container.
 func TestDefaultPIDNamespace(t *testing.T) {
 	n := sharedNode(t)
@@ -176,8 +222,8 @@ func TestHostPIDNamespace(t *testing.T) {
 		t.Errorf("the sandbox reports pid %d, want none", pid)
 	}
 	pod.Stop(t)
-	if left := processes(t, func(p leaks.Process) bool { return p.Cmdline == "sleep 7131" }); len(left) > 0 {
-		t.Errorf("%v outlived the pod", left)
+	if left := running(t, n, "sleep 7131"); left > 0 {
+		t.Errorf("%d processes outlived the pod", left)
 	}
 	_, err = n.TryRunPod(t, n.PodRequest(t, pidMode(runtimeapi.NamespaceMode_NODE)))
 	wantError(t, err, codes.InvalidArgument, "hostPID")
@@ -334,9 +380,7 @@ func TestStopInSharedPIDNamespace(t *testing.T) {
 		image := n.Image(t, labimage.Demo)
 		pod := n.RunPod(t, append(opts, shareProcesses)...)
 		neighbour := pod.Run(t, image, nodetest.Command("sleep", "7171"))
-		running := func(command string) int {
-			return len(processes(t, func(p leaks.Process) bool { return p.Cmdline == command }))
-		}
+		running := func(command string) int { return running(t, n, command) }
 		for name, end := range map[string]func(*nodetest.Container){
 			"killed":         func(c *nodetest.Container) { c.Stop(t, 0) },
 			"asked to stop":  func(c *nodetest.Container) { c.Stop(t, 20*time.Second) },
