@@ -21,7 +21,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build tools test-deps ## the main job on this machine; KEEP=1 leaves it running
+demo: require-root build tools test-deps ## the main job on this machine; KEEP=1 leaves it running
 	KEEP=$(KEEP) hack/demo.sh
 
 .PHONY: bench

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
@@ -22,6 +23,31 @@ func (v poolView) Status() admin.PoolStatus {
 		segment(idpool.SegmentKubelet, stats.Kubelet),
 		segment(idpool.SegmentExternal, stats.External),
 	}}
+}
+
+// poolStats is the pool as the metrics show it.
+func (d *daemon) poolStats() metrics.PoolStats {
+	stats := d.pool.Stats()
+	out := metrics.PoolStats{
+		Acquired:      stats.Counters.Acquired,
+		Claimed:       stats.Counters.Claimed,
+		EarlyReleases: stats.Counters.EarlyReleases,
+	}
+	for name, s := range map[idpool.Segment]idpool.SegmentStats{
+		idpool.SegmentPool: stats.Pool, idpool.SegmentKubelet: stats.Kubelet, idpool.SegmentExternal: stats.External,
+	} {
+		out.Segments = append(out.Segments, metrics.Segment{
+			Name:             string(name),
+			Capacity:         s.Capacity,
+			Free:             s.Free,
+			Allocated:        s.Allocated,
+			Quarantined:      s.Quarantined,
+			Reserved:         s.Reserved,
+			LargestFreeIDs:   s.LargestFreeIDs,
+			OldestQuarantine: s.OldestResting,
+		})
+	}
+	return out
 }
 
 func segment(name idpool.Segment, s idpool.SegmentStats) admin.Segment {

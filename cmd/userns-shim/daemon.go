@@ -15,6 +15,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/internal/kernel"
+	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/internal/version"
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/cri"
@@ -45,6 +46,7 @@ type daemon struct {
 	services   cri.Options
 	node       *node
 	events     *cri.Events
+	metrics    *metrics.Metrics
 
 	closers []io.Closer
 }
@@ -57,6 +59,7 @@ func (f closerFunc) Close() error { return f() }
 // newDaemon builds the parts from the bottom up; what it opened is closed on an error.
 func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 	d = &daemon{cfg: cfg, events: &cri.Events{}}
+	d.metrics = metrics.New(version.Version, d.poolStats)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -106,7 +109,7 @@ func (d *daemon) close() error {
 
 // openState opens the database and the id pool in it.
 func (d *daemon) openState(ctx context.Context) error {
-	db, err := state.Open(state.Options{Path: filepath.Join(d.cfg.Root, "state.db")})
+	db, err := state.Open(state.Options{Path: filepath.Join(d.cfg.Root, "state.db"), ObserveCommit: d.metrics.ObserveCommit})
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ hostUsers: false gets 65,536 host ids that no other pod of the node has.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(serveCommand(), poolCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), versionCommand())
 	return root

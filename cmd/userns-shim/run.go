@@ -39,10 +39,16 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	metricsListener, err := d.listenMetrics()
+	if err != nil {
+		return errors.Join(err, listener.Close(), adminListener.Close())
+	}
 	server := grpc.NewServer(cri.Interceptors{
-		Logger:  klog.FromContext(ctx),
-		Observe: func(string, codes.Code, time.Duration) {},
-		Ready:   d.node.recovery.pending,
+		Logger: klog.FromContext(ctx),
+		Observe: func(method string, code codes.Code, took time.Duration) {
+			d.metrics.ObserveRequest(method, code.String(), took)
+		},
+		Ready: d.node.recovery.pending,
 	}.ServerOptions()...)
 	cri.Register(server, d.services)
 	group, gctx := errgroup.WithContext(ctx)
@@ -56,6 +62,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	group.Go(func() error {
 		return admin.Serve(gctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
 	})
+	if metricsListener != nil {
+		group.Go(func() error { return d.metrics.Serve(gctx, metricsListener) })
+	}
 	group.Go(func() error {
 		err := d.engine.WatchOOM(gctx, d.containers.NoteOOM)
 		if gctx.Err() != nil {
@@ -107,6 +116,18 @@ func (d *daemon) awaitRecovery(ctx context.Context) error {
 		d.node.recovery.done()
 	}
 	return nil
+}
+
+// listenMetrics returns nil where the configuration turns metrics off.
+func (d *daemon) listenMetrics() (net.Listener, error) {
+	if d.cfg.MetricsListen == "" {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", d.cfg.MetricsListen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for scrapes: %w; metricsListen names another address, or none when empty", err)
+	}
+	return listener, nil
 }
 
 // The sockets' modes: CRI is root's and its group's, as on other runtimes.

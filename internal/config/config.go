@@ -25,7 +25,7 @@ type Config struct {
 	Root string `yaml:"root"`
 	// State keeps what does not outlive a reboot: namespace pins, mounts, FIFOs, the admin socket.
 	State string `yaml:"state"`
-	// MetricsListen serves /metrics and /statusz over HTTP; empty turns it off.
+	// MetricsListen serves /metrics over HTTP; empty turns it off.
 	MetricsListen string `yaml:"metricsListen"`
 
 	// SandboxInit is the path of userns-shim-init, which runs in pods whose containers share a

@@ -1,0 +1,69 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestServe(t *testing.T) {
+	m := New("v1", func() PoolStats {
+		return PoolStats{
+			Segments: []Segment{{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second}},
+			Acquired: 5, Claimed: 6, EarlyReleases: 7,
+		}
+	})
+	m.ObserveRequest("RunPodSandbox", "OK", 30*time.Millisecond)
+	m.ObserveCommit(time.Millisecond, nil)
+	m.ObserveCommit(time.Millisecond, errors.New("disk"))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Serve(ctx, listener) }()
+	resp, err := http.Get("http://" + listener.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`userns_shim_build_info{version="v1"} 1`,
+		`userns_shim_idpool_capacity_ranges{segment="pool"} 4`,
+		`userns_shim_idpool_ranges{segment="pool",state="allocated"} 2`,
+		`userns_shim_idpool_ranges{segment="pool",state="quarantined"} 1`,
+		`userns_shim_idpool_largest_free_ids{segment="pool"} 65536`,
+		`userns_shim_idpool_oldest_quarantine_age_seconds{segment="pool"} 3`,
+		`userns_shim_idpool_allocations_total{source="claim"} 6`,
+		`userns_shim_idpool_quarantine_early_releases_total 7`,
+		`userns_shim_cri_request_duration_seconds_count{code="OK",method="RunPodSandbox"} 1`,
+		`userns_shim_state_commit_duration_seconds_count{outcome="error"} 1`,
+	} {
+		if !strings.Contains(string(body), want+"\n") {
+			t.Errorf("no line %q", want)
+		}
+	}
+	problems, err := testutil.GatherAndLint(m.registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("metric %s: %s", p.Metric, p.Text)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

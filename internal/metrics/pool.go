@@ -1,0 +1,71 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Segment counts one segment of the pool, in ranges of 65,536 ids.
+type Segment struct {
+	Name                                   string // kubelet, pool or external
+	Capacity                               int    // 0 for external, which has no extents
+	Free, Allocated, Quarantined, Reserved int
+	LargestFreeIDs                         uint64
+	OldestQuarantine                       time.Duration
+}
+
+// PoolStats is the pool at one moment, with what was counted since the start.
+type PoolStats struct {
+	Segments          []Segment
+	Acquired, Claimed uint64
+	EarlyReleases     uint64
+}
+
+var (
+	capacity = poolDesc("capacity_ranges", "Ranges of 65,536 ids that the segment's extents hold.", "segment")
+	inState  = poolDesc("ranges", "Ranges of 65,536 ids by state. Free ones include those that only wait for their minimum age.", "segment", "state")
+	largest  = poolDesc("largest_free_ids", "Length of the longest run of free ids.", "segment")
+	oldest   = poolDesc("oldest_quarantine_age_seconds", "Age of the range that has been in quarantine for longest, 0 for none.", "segment")
+	leased   = poolDesc("allocations_total", "Ranges that pods got, by who chose them: acquire for userns-shim, claim for the client.", "source")
+	early    = poolDesc("quarantine_early_releases_total", "Ranges that left quarantine before their minimum age, because the pool was under pressure.")
+)
+
+func poolDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "idpool", name), help, labels, nil)
+}
+
+// poolCollector reads the pool once for each scrape.
+type poolCollector struct {
+	stats func() PoolStats
+}
+
+// Describe implements prometheus.Collector.
+func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, leased, early} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
+	stats := c.stats()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	for _, s := range stats.Segments {
+		gauge(capacity, float64(s.Capacity), s.Name)
+		gauge(inState, float64(s.Free), s.Name, "free")
+		gauge(inState, float64(s.Allocated), s.Name, "allocated")
+		gauge(inState, float64(s.Quarantined), s.Name, "quarantined")
+		gauge(inState, float64(s.Reserved), s.Name, "reserved")
+		gauge(largest, float64(s.LargestFreeIDs), s.Name)
+		gauge(oldest, s.OldestQuarantine.Seconds(), s.Name)
+	}
+	counter(leased, stats.Acquired, "acquire")
+	counter(leased, stats.Claimed, "claim")
+	counter(early, stats.EarlyReleases)
+}
