@@ -48,6 +48,9 @@ func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (str
 		return "", fmt.Errorf("create container %s: %w", spec.Metadata.Name, err)
 	}
 	rec := m.newRecord(sb, spec, image, handler)
+	if rec.ImageVolumes, err = m.resolveImageVolumes(ctx, rec); err != nil {
+		return "", createError(rec, err)
+	}
 	holder, err := m.reserve(rec)
 	if err != nil || holder != "" {
 		return holder, err
@@ -60,7 +63,16 @@ func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (str
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	return "", errors.Join(fmt.Errorf("create container %s: %w", spec.Metadata.Name, err), m.remove(clean, rec))
+	return "", errors.Join(createError(rec, err), m.remove(clean, rec))
+}
+
+// createError names the container, after what kubelet looks for at the beginning.
+func createError(rec Record, err error) error {
+	err = fmt.Errorf("create container %s: %w", rec.Spec.Metadata.Name, err)
+	if errors.Is(err, ErrImageVolume) {
+		return fmt.Errorf("%w: %w", ErrImageVolume, err)
+	}
+	return err
 }
 
 // unlock drops a lock that this goroutine holds, for which the library has no error.
@@ -77,6 +89,8 @@ func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler H
 		StopSignal:  cmp.Or(spec.StopSignal, image.Config.StopSignal, defaultStopSignal),
 		State:       StateCreating,
 		CreatedAt:   m.opts.Clock.Now(),
+
+		DeclaredVolumes: declaredVolumes(image.Config.Volumes, spec.Mounts),
 	}
 	if sb.Spec.LogDirectory != "" && spec.LogPath != "" {
 		rec.LogPath = filepath.Join(sb.Spec.LogDirectory, spec.LogPath)
@@ -190,6 +204,9 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err != nil {
 		return err
 	}
+	if err := m.fillVolumes(ctx, b); err != nil {
+		return err
+	}
 	if err := m.record(ctx, b); err != nil {
 		return err
 	}
@@ -221,6 +238,7 @@ func (m *Manager) record(ctx context.Context, b *build) error {
 		Image:         b.image.Name,
 		Snapshotter:   b.handler.Snapshotter,
 		SnapshotKey:   b.rec.ID,
+		ViewKeys:      imageVolumeKeys(b.rec),
 		Runtime:       b.handler.Runtime,
 		BinaryName:    b.handler.BinaryName,
 		SystemdCgroup: m.opts.SystemdCgroup,

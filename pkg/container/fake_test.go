@@ -29,8 +29,11 @@ type fakeEngine struct {
 	records   map[string]EngineRecord
 	tasks     map[string]*fakeTask
 	mounted   map[string]bool
+	requests  []mounts.Request // of Mount
 	forgotten []string
-	pinned    map[string]string // by path, the container whose PID namespace it is
+	views     map[string]bool     // of snapshots, those that are read-only
+	content   func(target string) // fills what Mount mounts
+	pinned    map[string]string   // by path, the container whose PID namespace it is
 	// ignoreTerm makes tasks outlive their stop signal.
 	ignoreTerm bool
 }
@@ -48,6 +51,7 @@ func newFakeEngine() *fakeEngine {
 			Config: imagespec.ImageConfig{Cmd: []string{"sh"}, StopSignal: "SIGINT"},
 		}},
 		snapshots: map[string]bool{},
+		views:     map[string]bool{},
 		records:   map[string]EngineRecord{},
 		tasks:     map[string]*fakeTask{},
 		mounted:   map[string]bool{},
@@ -107,6 +111,10 @@ func (f *fakeEngine) PrepareSnapshot(_ context.Context, req SnapshotRequest) ([]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.snapshots[req.Key] = true
+	f.views[req.Key] = req.View
+	if req.View {
+		return []mounts.Mount{{Type: "bind"}}, f.step("view")
+	}
 	return []mounts.Mount{{Type: "overlay"}}, f.step("prepare")
 }
 
@@ -238,15 +246,30 @@ func (f *fakeEngine) Mount(_ context.Context, req mounts.Request) error {
 	if err := f.step("mount"); err != nil {
 		return err
 	}
+	if err := f.step("mount view"); err != nil && req.Readonly {
+		return err
+	}
 	f.mounted[req.Target] = true
+	f.requests = append(f.requests, req)
+	if f.content != nil {
+		f.content(req.Target)
+	}
 	return nil
 }
 
 func (f *fakeEngine) Unmount(_ context.Context, target string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	mounted := f.mounted[target]
 	delete(f.mounted, target)
-	return nil
+	if f.content == nil || !mounted {
+		return nil
+	}
+	// What was mounted is gone from view; the directory below is empty.
+	if err := os.RemoveAll(target); err != nil {
+		return err
+	}
+	return os.MkdirAll(target, 0o700)
 }
 
 func (f *fakeEngine) PinPID(_ int, id, path string) error {

@@ -44,6 +44,7 @@ func newNode(t *testing.T) *node {
 			Clock:          clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0)),
 			Logger:         klog.Background(),
 			StateDir:       filepath.Join(dir, "run"),
+			RootDir:        filepath.Join(dir, "lib"),
 			Handlers:       map[string]Handler{"runc": {Runtime: "io.containerd.runc.v2", BinaryName: "runc", Snapshotter: "overlayfs"}},
 			DefaultHandler: "runc",
 		},

@@ -28,11 +28,12 @@ type Images interface {
 	ResolveImage(ctx context.Context, ref, snapshotter string) (Image, error)
 }
 
-// SnapshotRequest asks for a writable snapshot over an image's layers.
+// SnapshotRequest asks for a snapshot over an image's layers, which is writable unless it is a view.
 type SnapshotRequest struct {
 	Snapshotter string
-	Key         string // the container's id
+	Key         string // the container's id, or derived from it
 	ImageID     string
+	View        bool
 	Labels      map[string]string
 }
 
@@ -40,7 +41,7 @@ type SnapshotRequest struct {
 // that wraps errdefs.ErrNotFound.
 type Snapshots interface {
 	// PrepareSnapshot makes the snapshot, held against garbage collection for at least an hour
-	// by a lease that CreateRecord of the same id removes.
+	// by a lease that CreateRecord with the key removes.
 	PrepareSnapshot(ctx context.Context, req SnapshotRequest) ([]mounts.Mount, error)
 	// SnapshotMounts returns an existing snapshot's mounts again.
 	SnapshotMounts(ctx context.Context, snapshotter, key string) ([]mounts.Mount, error)
@@ -54,9 +55,10 @@ type EngineRecord struct {
 	ID            string
 	Image         string // name of the image record
 	Snapshotter   string
-	SnapshotKey   string // goes into the label containerd.io/gc.ref.snapshot.<snapshotter>
-	Runtime       string // io.containerd.runc.v2
-	BinaryName    string // OCI runtime binary, option of the runc shim
+	SnapshotKey   string   // goes into the label containerd.io/gc.ref.snapshot.<snapshotter>
+	ViewKeys      []string // more snapshots that the record holds, in labels of the same kind
+	Runtime       string   // io.containerd.runc.v2
+	BinaryName    string   // OCI runtime binary, option of the runc shim
 	SystemdCgroup bool
 	Labels        map[string]string
 	Spec          *specs.Spec

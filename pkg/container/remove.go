@@ -46,6 +46,8 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		m.releaseRuntime(ctx, rec),
 		ignoreNotFound(m.opts.Records.DeleteRecord(ctx, rec.ID)),
 		ignoreNotFound(m.opts.Snapshots.RemoveSnapshot(ctx, rec.Snapshotter, rec.ID)),
+		m.removeDeclared(ctx, rec),
+		m.removeImageVolumes(ctx, rec),
 		stream.RemoveFIFOs(paths.IO, rec.ID),
 		removeDirs(paths),
 	)
@@ -103,9 +105,15 @@ func ignoreNotFound(err error) error {
 func removeDirs(p Paths) error {
 	var errs []error
 	for _, path := range []string{p.Rootfs, p.IO, p.Volumes, p.Dir} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, removeDir(path))
 	}
 	return errors.Join(errs...)
+}
+
+// removeDir takes a directory that is gone for done.
+func removeDir(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -92,6 +92,11 @@ type Record struct {
 	StopSignal  string               `json:"stopSignal"` // "SIGTERM"
 	User        ocispec.ResolvedUser `json:"user"`       // ids inside the container
 	LogPath     string               `json:"logPath,omitempty"`
+	// DeclaredVolumes are the container paths of Volumes in the image's config that no mount of
+	// the client covers.
+	DeclaredVolumes []string `json:"declaredVolumes,omitempty"`
+	// ImageVolumes are the images that mounts of the client show.
+	ImageVolumes []ImageVolume `json:"imageVolumes,omitempty"`
 
 	State      State     `json:"state"`
 	PID        uint32    `json:"pid,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/userns-shim/userns-shim/pkg/mounts"
@@ -17,13 +18,25 @@ import (
 // owners are the host's and the pod shall see them as such: writable ones are idmapped by the
 // OCI runtime, read-only ones here, since only that way can the pod not make them writable.
 func (m *Manager) volumes(ctx context.Context, b *build) ([]ocispec.Mount, error) {
-	out := make([]ocispec.Mount, 0, len(b.rec.Spec.Mounts))
-	for i, v := range b.rec.Spec.Mounts {
+	wanted := slices.Concat(b.rec.Spec.Mounts, m.declaredMounts(b.rec))
+	out := make([]ocispec.Mount, 0, len(wanted))
+	for i, v := range wanted {
+		if v.Image != nil {
+			mounted, err := m.mountImage(ctx, b, i)
+			if err != nil {
+				return nil, fmt.Errorf("%w: image %s at %s: %w", ErrImageVolume, v.Image.Image, v.ContainerPath, err)
+			}
+			out = append(out, mounted)
+			continue
+		}
 		source, err := hostPath(v.HostPath)
 		if err != nil {
 			return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
 		}
 		v.HostPath = source
+		if err := checkPropagation(b.sb, v); err != nil {
+			return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
+		}
 		if b.sb.Pins.User != "" {
 			if v, err = m.idmapVolume(ctx, b, i, v); err != nil {
 				return nil, fmt.Errorf("volume at %s in a pod with a user namespace: %w", v.ContainerPath, err)

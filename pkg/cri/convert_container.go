@@ -100,12 +100,12 @@ func containerMounts(in []*runtimeapi.Mount) ([]ocispec.Mount, error) {
 		if m.GetContainerPath() == "" || strings.ContainsRune(m.GetContainerPath(), 0) {
 			return nil, invalid("mount of %q has the container path %q", m.GetHostPath(), m.GetContainerPath())
 		}
-		if m.GetHostPath() == "" || strings.ContainsRune(m.GetHostPath(), 0) {
-			return nil, invalid("mount at %q has the host path %q", m.GetContainerPath(), m.GetHostPath())
-		}
 		propagation, ok := propagations[m.GetPropagation()]
 		if !ok {
 			return nil, invalid("mount at %q has the propagation %s", m.GetContainerPath(), m.GetPropagation())
+		}
+		if err := checkMountSource(m); err != nil {
+			return nil, err
 		}
 		if m.GetRecursiveReadOnly() && (!m.GetReadonly() || propagation != ocispec.PropagationPrivate) {
 			return nil, invalid("mount at %q is recursive_read_only: it has to be readonly and private too", m.GetContainerPath())
@@ -113,14 +113,51 @@ func containerMounts(in []*runtimeapi.Mount) ([]ocispec.Mount, error) {
 		out = append(out, ocispec.Mount{
 			HostPath:          m.GetHostPath(),
 			ContainerPath:     m.GetContainerPath(),
-			Readonly:          m.GetReadonly(),
+			Readonly:          m.GetReadonly() || m.GetImage() != nil,
 			RecursiveReadOnly: m.GetRecursiveReadOnly(),
 			Propagation:       propagation,
 			SELinuxRelabel:    m.GetSelinuxRelabel(),
 			Options:           m.GetMountOptions(),
+			Image:             mountedImage(m),
 		})
 	}
 	return out, nil
+}
+
+// checkMountSource holds that a mount has one source: a path of the host, or an image.
+func checkMountSource(m *runtimeapi.Mount) error {
+	at, image := m.GetContainerPath(), m.GetImage()
+	switch {
+	case image == nil && m.GetImageSubPath() != "":
+		return invalid("mount at %q has the image_sub_path %q and no image", at, m.GetImageSubPath())
+	case image == nil && (m.GetHostPath() == "" || strings.ContainsRune(m.GetHostPath(), 0)):
+		return invalid("mount at %q has the host path %q", at, m.GetHostPath())
+	case image == nil:
+		return nil
+	case m.GetHostPath() != "":
+		return invalid("mount at %q has both the image %q and the host path %q", at, image.GetImage(), m.GetHostPath())
+	case image.GetImage() == "":
+		return invalid("mount at %q has an image without a name", at)
+	case m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+		return invalid("mount of an image at %q has the propagation %s", at, m.GetPropagation())
+	case m.GetImageSubPath() != "" && (!filepath.IsLocal(m.GetImageSubPath()) || strings.ContainsRune(m.GetImageSubPath(), 0)):
+		return invalid("mount at %q has the image_sub_path %q: want a path below the image's root", at, m.GetImageSubPath())
+	}
+	return nil
+}
+
+func mountedImage(m *runtimeapi.Mount) *ocispec.MountedImage {
+	image := m.GetImage()
+	if image == nil {
+		return nil
+	}
+	return &ocispec.MountedImage{
+		Image:          image.GetImage(),
+		UserImage:      image.GetUserSpecifiedImage(),
+		RuntimeHandler: image.GetRuntimeHandler(),
+		Annotations:    image.GetAnnotations(),
+		SubPath:        m.GetImageSubPath(),
+	}
 }
 
 func environment(in []*runtimeapi.KeyValue) []ocispec.KeyValue {

@@ -67,6 +67,9 @@ func containerStatus(rec container.Record) *runtimeapi.ContainerStatus {
 	for _, m := range rec.Spec.Mounts {
 		status.Mounts = append(status.Mounts, mountOf(m))
 	}
+	for _, v := range rec.ImageVolumes {
+		status.Mounts[v.Mount].Image.ImageRef = v.ImageRef
+	}
 	if res := resourcesOf(rec.Spec.Resources); res != nil {
 		status.Resources = &runtimeapi.ContainerResources{Linux: res}
 	}
@@ -86,7 +89,7 @@ func mountOf(m ocispec.Mount) *runtimeapi.Mount {
 		ocispec.PropagationHostToContainer: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
 		ocispec.PropagationBidirectional:   runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL,
 	}
-	return &runtimeapi.Mount{
+	out := &runtimeapi.Mount{
 		ContainerPath:     m.ContainerPath,
 		HostPath:          m.HostPath,
 		Readonly:          m.Readonly,
@@ -95,6 +98,16 @@ func mountOf(m ocispec.Mount) *runtimeapi.Mount {
 		SelinuxRelabel:    m.SELinuxRelabel,
 		MountOptions:      m.Options,
 	}
+	if image := m.Image; image != nil {
+		out.ImageSubPath = image.SubPath
+		out.Image = &runtimeapi.ImageSpec{
+			Image:              image.Image,
+			UserSpecifiedImage: image.UserImage,
+			RuntimeHandler:     image.RuntimeHandler,
+			Annotations:        image.Annotations,
+		}
+	}
+	return out
 }
 
 // nanos is 0 for the zero time, which CRI takes for "not yet".

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strconv"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -16,8 +17,8 @@ import (
 // snapshotRef is the prefix of labels that keep a snapshot from being collected as garbage.
 const snapshotRef = "containerd.io/gc.ref.snapshot."
 
-// CreateRecord makes the container record, which holds the snapshot from now on, and ends the lease
-// of the snapshot. An existing record is an error that wraps errdefs.ErrAlreadyExists.
+// CreateRecord makes the container record, which holds the snapshots from now on, and ends their
+// leases. An existing record is an error that wraps errdefs.ErrAlreadyExists.
 func (e *Engine) CreateRecord(ctx context.Context, rec container.EngineRecord) error {
 	c, err := e.record(rec)
 	if err != nil {
@@ -26,13 +27,22 @@ func (e *Engine) CreateRecord(ctx context.Context, rec container.EngineRecord) e
 	if _, err := e.client.ContainerService().Create(ctx, c); err != nil {
 		return fmt.Errorf("create container %s: %w", rec.ID, err)
 	}
-	if rec.SnapshotKey != "" {
-		if err := e.deleteLease(ctx, rec.SnapshotKey); err != nil {
+	for _, key := range heldSnapshots(rec) {
+		if err := e.deleteLease(ctx, key); err != nil {
 			// It expires. The record exists, so this is no reason to undo the container.
 			klog.FromContext(ctx).Error(err, "Lease of a container's snapshot was not deleted", "container", rec.ID)
 		}
 	}
 	return nil
+}
+
+// heldSnapshots are the keys of all snapshots that the record holds, its root's first.
+func heldSnapshots(rec container.EngineRecord) []string {
+	var keys []string
+	if rec.SnapshotKey != "" {
+		keys = append(keys, rec.SnapshotKey)
+	}
+	return append(keys, rec.ViewKeys...)
 }
 
 func (e *Engine) record(rec container.EngineRecord) (containers.Container, error) {
@@ -49,8 +59,13 @@ func (e *Engine) record(rec container.EngineRecord) (containers.Container, error
 		labels = make(map[string]string)
 	}
 	labels[groupLabel] = groupOf(rec.ID, rec.Spec)
-	if rec.SnapshotKey != "" {
-		labels[snapshotRef+e.snapshotter(rec.Snapshotter)] = rec.SnapshotKey
+	label := snapshotRef + e.snapshotter(rec.Snapshotter)
+	for i, key := range heldSnapshots(rec) {
+		if i > 0 { // containerd reads up to the slash
+			labels[label+"/"+strconv.Itoa(i)] = key
+			continue
+		}
+		labels[label] = key
 	}
 	return containers.Container{
 		ID:          rec.ID,

@@ -18,7 +18,7 @@ import (
 // leaseTime is how long a prepared snapshot may wait for its container record.
 const leaseTime = 2 * time.Hour
 
-// PrepareSnapshot makes a writable snapshot over the image's layers. One that exists is an error that
+// PrepareSnapshot makes a snapshot, or a read-only view, over the image's layers. One that exists is an error that
 // wraps errdefs.ErrAlreadyExists; an image that is missing or not unpacked, errdefs.ErrNotFound.
 func (e *Engine) PrepareSnapshot(ctx context.Context, req container.SnapshotRequest) ([]mounts.Mount, error) {
 	made, err := e.prepareSnapshot(ctx, req)
@@ -38,7 +38,11 @@ func (e *Engine) prepareSnapshot(ctx context.Context, req container.SnapshotRequ
 		return nil, err
 	}
 	sn := e.client.SnapshotService(e.snapshotter(req.Snapshotter))
-	made, err := sn.Prepare(leases.WithLease(ctx, leaseID(req.Key)), req.Key, parent, snapshots.WithLabels(req.Labels))
+	prepare := sn.Prepare
+	if req.View {
+		prepare = sn.View
+	}
+	made, err := prepare(leases.WithLease(ctx, leaseID(req.Key)), req.Key, parent, snapshots.WithLabels(req.Labels))
 	if err == nil {
 		return convertMounts(made), nil
 	}

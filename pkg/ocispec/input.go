@@ -118,6 +118,18 @@ type Mount struct {
 	SELinuxRelabel    bool        `json:"selinuxRelabel,omitempty"`
 	Options           []string    `json:"options,omitempty"`
 	IDMapped          bool        `json:"idMapped,omitempty"`
+	// Image, where it is set, is mounted instead of a path of the host. The container manager
+	// puts into HostPath where the host has it.
+	Image *MountedImage `json:"image,omitempty"`
+}
+
+// MountedImage is an image whose files are a volume: CRI's ImageSpec and image_sub_path.
+type MountedImage struct {
+	Image          string            `json:"image"`               // an id, a name or a digest
+	UserImage      string            `json:"userImage,omitempty"` // the image as the pod's author spelled it
+	RuntimeHandler string            `json:"runtimeHandler,omitempty"`
+	Annotations    map[string]string `json:"annotations,omitempty"`
+	SubPath        string            `json:"subPath,omitempty"` // a directory of the image; empty is its root
 }
 
 // IDMapping is one extent of a user namespace's uid_map and gid_map, which are equal.
