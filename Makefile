@@ -119,6 +119,7 @@ integration: tools require-root | build-deps test-deps ## tests that need root, 
 
 .PHONY: e2e
 e2e: build tools require-root | test-deps ## the real thing end to end
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
 	@hack/tier.sh e2e
 
 .PHONY: require-root
