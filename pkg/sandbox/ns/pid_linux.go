@@ -27,7 +27,7 @@ type Task struct {
 
 // PinPID pins the PID namespace of a task at path, which must not exist. The pin outlives the
 // task, but a namespace whose process 1 has ended takes in no process any more.
-func PinPID(task Task, path string) (err error) {
+func PinPID(task Task, path string) error {
 	p, err := openTask(task)
 	if err != nil {
 		return fmt.Errorf("pin PID namespace: %w", err)
