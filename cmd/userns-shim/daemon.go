@@ -288,6 +288,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Host:           host,
 		SystemdCgroup:  d.node.SystemdCgroup(),
 		CDISpecDirs:    d.cfg.CDISpecDirs,
+		Classes:        classes(ctx, d.cfg),
 		MaxLogLine:     d.cfg.MaxContainerLogLineSize,
 	})
 	if err != nil {

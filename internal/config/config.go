@@ -45,6 +45,10 @@ type Config struct {
 	RestrictOOMScoreAdj bool `yaml:"restrictOOMScoreAdj"`
 	// CDISpecDirs are searched for files of the Container Device Interface; a later one wins.
 	CDISpecDirs []string `yaml:"cdiSpecDirs"`
+	// BlockIOConfigFile and RDTConfigFile define the classes that annotations of pods name, in the form of
+	// goresctrl; empty means that there are none.
+	BlockIOConfigFile string `yaml:"blockIOConfigFile,omitempty"`
+	RDTConfigFile     string `yaml:"rdtConfigFile,omitempty"`
 	// MaxContainerLogLineSize is the length in bytes at which a line of container output is
 	// split into partial lines.
 	MaxContainerLogLineSize int `yaml:"maxContainerLogLineSize"`

@@ -37,8 +37,12 @@ func (c Config) validatePaths() error {
 		nonEmpty("containerd.namespace", c.Containerd.Namespace),
 		nonEmpty("containerd.snapshotter", c.Containerd.Snapshotter),
 	}
-	if c.SandboxInit != "" {
-		errs = append(errs, absolute("sandboxInit", c.SandboxInit))
+	for field, path := range map[string]string{
+		"sandboxInit": c.SandboxInit, "blockIOConfigFile": c.BlockIOConfigFile, "rdtConfigFile": c.RDTConfigFile,
+	} {
+		if path != "" {
+			errs = append(errs, absolute(field, path))
+		}
 	}
 	if path, ok := strings.CutPrefix(c.Listen, "unix://"); !ok || !filepath.IsAbs(path) {
 		errs = append(errs, fmt.Errorf("listen is %q: want unix:///path", c.Listen))

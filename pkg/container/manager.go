@@ -21,6 +21,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
@@ -92,6 +93,8 @@ type Options struct {
 	SystemdCgroup bool
 	// CDISpecDirs hold the files that describe CDI devices; without any, every CDI device is unknown.
 	CDISpecDirs []string
+	// Classes are the block I/O and RDT classes of the node.
+	Classes *qosclass.Classes
 	// MaxLogLine splits longer lines of output, in bytes.
 	MaxLogLine int
 }

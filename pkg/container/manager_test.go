@@ -14,6 +14,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
@@ -39,7 +40,8 @@ func newNode(t *testing.T) *node {
 	n := &node{
 		engine: engine,
 		opts: Options{
-			DB: db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
+			Classes: qosclass.New(qosclass.Options{}),
+			DB:      db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
 			Inspector: engine, Execs: engine, Rootfs: engine, PIDPins: engine,
 			Clock:          clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0)),
 			Logger:         klog.Background(),

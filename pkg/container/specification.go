@@ -9,6 +9,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/cdidev"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/hostdev"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
@@ -16,6 +17,13 @@ import (
 func (m *Manager) specification(ctx context.Context, b *build) (*specs.Spec, error) {
 	spec, err := m.builtSpecification(ctx, b)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.opts.Classes.Apply(spec, qosclass.Request{
+		Container:            b.rec.Spec.Metadata.Name,
+		ContainerAnnotations: b.rec.Spec.Annotations,
+		PodAnnotations:       b.sb.Spec.Annotations,
+	}); err != nil {
 		return nil, err
 	}
 	return spec, cdidev.Inject(spec, cdidev.Request{

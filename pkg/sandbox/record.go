@@ -41,6 +41,9 @@ type Record struct {
 	PID int `json:"pid"`
 	// IPs are the pod's addresses, the primary one first; none for a pod in the host's network.
 	IPs []netip.Addr `json:"ips,omitempty"`
+	// Overhead and Resources are the last of UpdateResources; until then Spec has them.
+	Overhead  *ocispec.Resources `json:"overhead,omitempty"`
+	Resources *ocispec.Resources `json:"resources,omitempty"`
 	// Pins are the paths of the namespaces that the pod owns, empty where it uses the host's.
 	Pins ns.Pins `json:"pins,omitzero"`
 }

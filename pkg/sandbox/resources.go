@@ -1,0 +1,35 @@
+package sandbox
+
+import (
+	"context"
+
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+)
+
+// UpdateResources records what kubelet has made of the pod's overhead and of the sum of its containers'
+// resources; nil leaves either as it is. Kubelet sizes the pod's cgroup itself, so nothing else changes.
+// The request of the sandbox stays as it was: it is what a repeated one is compared with.
+func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, resources *ocispec.Resources) error {
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	m.locks.Lock(rec.ID)
+	defer m.locks.Unlock(rec.ID)
+	if rec, err = m.Get(rec.ID); err != nil {
+		return err
+	}
+	if overhead != nil {
+		rec.Overhead = overhead
+	}
+	if resources != nil {
+		rec.Resources = resources
+	}
+	if err := m.save(rec); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Pod sandbox resources updated", "sandbox", rec.ID)
+	return nil
+}

@@ -1,0 +1,377 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+)
+
+// unified says that the host has cgroup v2 alone.
+func unified() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// control is one file of a cgroup: on v1 below the controller's own hierarchy.
+type control struct{ controller, v1, v2 string }
+
+// read reads the file in the cgroup of a running container, as the host sees it.
+func (c control) read(t *testing.T, container *nodetest.Container) string {
+	t.Helper()
+	dir, file := filepath.Join("/sys/fs/cgroup", c.controller), c.v1
+	if unified() {
+		dir, file = "/sys/fs/cgroup", c.v2
+	}
+	text, err := os.ReadFile(filepath.Join(dir, controllerGroup(t, container, c.controller), file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// controllerGroup is the path of the container's cgroup below the mount of its hierarchy.
+func controllerGroup(t *testing.T, c *nodetest.Container, controller string) string {
+	t.Helper()
+	file, err := os.Open(fmt.Sprintf("/proc/%d/cgroup", c.PID(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		parts := strings.SplitN(lines.Text(), ":", 3)
+		if unified() || strings.Contains(","+parts[1]+",", ","+controller+",") {
+			return parts[2]
+		}
+	}
+	t.Fatalf("the container has no cgroup of controller %s", controller)
+	return ""
+}
+
+// limits sets a container's resources.
+func limits(r *runtimeapi.LinuxContainerResources) nodetest.ContainerOption {
+	return func(c *runtimeapi.ContainerConfig) { c.Linux.Resources = r }
+}
+
+// limitCase is what a resource makes of its file, on either version of cgroups.
+type limitCase struct {
+	control
+	want1, want2 string
+}
+
+func (l limitCase) check(t *testing.T, c *nodetest.Container) {
+	t.Helper()
+	want := l.want1
+	if unified() {
+		want = l.want2
+	}
+	if got := l.read(t, c); got != want {
+		t.Errorf("%s/%s holds %q, want %q", l.controller, l.v1, got, want)
+	}
+}
+
+var (
+	cpuShares = control{"cpu", "cpu.shares", "cpu.weight"}
+	cpuQuota  = control{"cpu", "cpu.cfs_quota_us", "cpu.max"}
+	cpuPeriod = control{"cpu", "cpu.cfs_period_us", "cpu.max"}
+	cpusetCPU = control{"cpuset", "cpuset.cpus", "cpuset.cpus"}
+	cpusetMem = control{"cpuset", "cpuset.mems", "cpuset.mems"}
+	memory    = control{"memory", "memory.limit_in_bytes", "memory.max"}
+)
+
+func TestResources(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	resources := &runtimeapi.LinuxContainerResources{
+		CpuShares: 512, CpuQuota: 25_000, CpuPeriod: 50_000, CpusetCpus: "0", CpusetMems: "0",
+		MemoryLimitInBytes: 64 << 20,
+	}
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		c := n.RunPod(t, opts...).Run(t, image, limits(resources))
+		for _, l := range []limitCase{
+			{cpuShares, "512", "59"},
+			{cpuQuota, "25000", "25000 50000"},
+			{cpuPeriod, "50000", "25000 50000"},
+			{cpusetCPU, "0", "0"},
+			{cpusetMem, "0", "0"},
+			{memory, "67108864", "67108864"},
+		} {
+			l.check(t, c)
+		}
+		got := c.Status(t).GetResources().GetLinux()
+		if got.GetCpuShares() != 512 || got.GetCpuQuota() != 25_000 || got.GetCpuPeriod() != 50_000 ||
+			got.GetCpusetCpus() != "0" || got.GetMemoryLimitInBytes() != 64<<20 {
+			t.Errorf("ContainerStatus reports %v", got)
+		}
+	})
+}
+
+// TestMemoryLimitKills lets a container take more than it may have.
+func TestMemoryLimitKills(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		c := n.RunPod(t, opts...).Run(t, image, nodetest.Shell("head -c 100000000 /dev/zero | tail"),
+			limits(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 32 << 20}))
+		c.Wait(t)
+		if s := c.Status(t); s.Reason != "OOMKilled" {
+			t.Errorf("the container ended with code %d, reason %q, want OOMKilled", s.ExitCode, s.Reason)
+		}
+	})
+}
+
+func TestUpdateContainerResourcesOfRunningContainer(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		c := n.RunPod(t, opts...).Run(t, image, limits(&runtimeapi.LinuxContainerResources{
+			CpuShares: 512, CpuQuota: 25_000, CpuPeriod: 50_000, MemoryLimitInBytes: 64 << 20,
+		}))
+		pid := c.PID(t)
+		_, err := n.Runtime.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{
+			ContainerId: c.ID,
+			Linux: &runtimeapi.LinuxContainerResources{
+				CpuShares: 1024, CpuQuota: 75_000, MemoryLimitInBytes: 128 << 20, CpusetCpus: "0",
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range []limitCase{
+			{cpuShares, "1024", "100"},
+			{cpuQuota, "75000", "75000 50000"},
+			{cpuPeriod, "50000", "75000 50000"}, // left out: stays
+			{cpusetCPU, "0", "0"},
+			{memory, "134217728", "134217728"},
+		} {
+			l.check(t, c)
+		}
+		got := c.Status(t).GetResources().GetLinux()
+		if got.GetCpuShares() != 1024 || got.GetCpuQuota() != 75_000 || got.GetCpuPeriod() != 50_000 || got.GetMemoryLimitInBytes() != 128<<20 {
+			t.Errorf("ContainerStatus reports %v", got)
+		}
+		if c.PID(t) != pid {
+			t.Error("the container was restarted")
+		}
+	})
+}
+
+// TestUpdateContainerResourcesBeforeStart changes a container that is created only: it starts with the new ones.
+func TestUpdateContainerResourcesBeforeStart(t *testing.T) {
+	n := sharedNode(t)
+	c := n.RunPod(t).Create(t, n.Image(t, labimage.Demo), limits(&runtimeapi.LinuxContainerResources{CpuShares: 512}))
+	_, err := n.Runtime.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: c.ID, Linux: &runtimeapi.LinuxContainerResources{CpuShares: 256},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(t)
+	limitCase{cpuShares, "256", "26"}.check(t, c)
+}
+
+func TestUnifiedMap(t *testing.T) {
+	n := sharedNode(t)
+	pod := n.RunPod(t)
+	config := pod.ContainerConfig(n.Image(t, labimage.Demo), limits(&runtimeapi.LinuxContainerResources{
+		Unified: map[string]string{"memory.high": "67108864"},
+	}))
+	c, err := pod.TryCreate(t.Context(), config)
+	if !unified() {
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "cgroup v1") {
+			t.Errorf("a unified map on cgroup v1: %v, want FailedPrecondition that says so", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(t)
+	limitCase{control{v2: "memory.high"}, "", "67108864"}.check(t, c)
+}
+
+// TestOOMScoreAdj asks for more and for less than the daemon's own. The lab sets restrictOOMScoreAdj where the
+// daemon cannot lower it.
+func TestOOMScoreAdj(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	own := oomScoreAdj(t, n.Daemon.PID())
+	config, err := os.ReadFile(n.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lowest := -999
+	if strings.Contains(string(config), "restrictOOMScoreAdj: true") {
+		lowest = own
+	}
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		pod := n.RunPod(t, opts...)
+		for asked, want := range map[int64]int{900: 900, -999: lowest} {
+			c := pod.Run(t, image, limits(&runtimeapi.LinuxContainerResources{OomScoreAdj: asked}))
+			if got := oomScoreAdj(t, c.PID(t)); got != want {
+				t.Errorf("oom_score_adj %d gives %d, want %d", asked, got, want)
+			}
+		}
+		wantCreateError(t, pod, image, codes.InvalidArgument, "2000", limits(&runtimeapi.LinuxContainerResources{OomScoreAdj: 2000}))
+	})
+}
+
+func oomScoreAdj(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return score
+}
+
+// wantCreateError wants CreateContainer to fail with a code and a message that says what.
+func wantCreateError(t *testing.T, pod *nodetest.Pod, image string, code codes.Code, says string, opts ...nodetest.ContainerOption) {
+	t.Helper()
+	_, err := pod.TryCreate(t.Context(), pod.ContainerConfig(image, opts...))
+	if status.Code(err) != code || !strings.Contains(err.Error(), says) {
+		t.Errorf("CreateContainer: %v, want %s that says %q", err, code, says)
+	}
+}
+
+// device asks for a device node of the host.
+func device(hostPath, containerPath, permissions string) nodetest.ContainerOption {
+	return func(c *runtimeapi.ContainerConfig) {
+		c.Devices = append(c.Devices, &runtimeapi.Device{HostPath: hostPath, ContainerPath: containerPath, Permissions: permissions})
+	}
+}
+
+// TestDevices gives a container devices of the host, at their own and at other paths.
+func TestDevices(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		pod := n.RunPod(t, opts...)
+		c := pod.Run(t, image, device("/dev/kmsg", "/dev/kmsg", "r"), device("/dev/kmsg", "/dev/other/kmsg", "r"))
+		for _, path := range []string{"/dev/kmsg", "/dev/other/kmsg"} {
+			if got := c.Exec(t, "stat", "-c", "%F %t:%T", path); got != "character special file 1:b" {
+				t.Errorf("%s is %q, want a node 1:11", path, got)
+			}
+		}
+		if got := c.Exec(t, "sh", "-c", "ls /dev/kvm /dev/fuse /dev/vda 2>/dev/null | wc -l"); got != "0" {
+			t.Errorf("%s devices that nobody asked for", got)
+		}
+		wantCreateError(t, pod, image, codes.InvalidArgument, "/dev/nowhere", device("/dev/nowhere", "/dev/x", "rwm"))
+		wantCreateError(t, pod, image, codes.InvalidArgument, `"x"`, device("/dev/null", "/dev/x", "x"))
+	})
+}
+
+// TestDevicePermissions needs a device that the devices cgroup alone keeps from being written: /dev/zero has a
+// rule of every container's, so its neighbour /dev/kmsg serves.
+func TestDevicePermissions(t *testing.T) {
+	n := sharedNode(t)
+	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), device("/dev/kmsg", "/dev/kmsg", "r"))
+	if r, err := c.TryExec(t.Context(), "sh", "-c", "echo e2e > /dev/kmsg"); err != nil || r.ExitCode == 0 {
+		t.Errorf("writing to a device for reading: %v, %v, want an error", r, err)
+	}
+}
+
+// annotations sets annotations of a pod.
+func annotations(key, value string) nodetest.PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) { req.Config.Annotations = map[string]string{key: value} }
+}
+
+func TestBlockIOClass(t *testing.T) {
+	disk, numbers := aDisk(t)
+	file := filepath.Join(t.TempDir(), "blockio.yaml")
+	classes := fmt.Sprintf("Classes:\n  slow:\n  - Devices: [%s]\n    ThrottleReadBps: 8M\n", disk)
+	if err := os.WriteFile(file, []byte(classes), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Extra: "blockIOConfigFile: " + file}})
+	image := n.Image(t, labimage.Demo)
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		c := n.RunPod(t, append(opts, annotations("blockio.resources.beta.kubernetes.io/pod", "slow"))...).Run(t, image)
+		limitCase{
+			control{"blkio", "blkio.throttle.read_bps_device", "io.max"},
+			numbers + " 8000000", numbers + " rbps=8000000 wbps=max riops=max wiops=max",
+		}.check(t, c)
+		pod := n.RunPod(t, append(opts, annotations("blockio.resources.beta.kubernetes.io/pod", "lost"))...)
+		wantCreateError(t, pod, image, codes.InvalidArgument, "lost")
+	})
+}
+
+// aDisk is a disk of the host and its numbers.
+func aDisk(t *testing.T) (path, numbers string) {
+	t.Helper()
+	found, err := filepath.Glob("/sys/block/*/device")
+	if err != nil || len(found) == 0 {
+		t.Skip("the host has no disk to throttle")
+	}
+	block := filepath.Dir(found[0])
+	text, err := os.ReadFile(filepath.Join(block, "dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "/dev/" + filepath.Base(block), strings.TrimSpace(string(text))
+}
+
+// TestClassesThatTheNodeDoesNotHave asks for classes that no file defines.
+func TestClassesThatTheNodeDoesNotHave(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	for _, kind := range []string{"blockio", "rdt"} {
+		pod := n.RunPod(t, annotations(kind+".resources.beta.kubernetes.io/pod", "gold"))
+		wantCreateError(t, pod, image, codes.FailedPrecondition, `"gold"`)
+	}
+}
+
+// TestUpdatePodSandboxResources holds what verbose PodSandboxStatus shows of the update, after a restart too.
+func TestUpdatePodSandboxResources(t *testing.T) {
+	n := sharedNode(t)
+	pod := n.RunPod(t)
+	update := &runtimeapi.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: pod.ID,
+		Overhead:     &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 1 << 20},
+		Resources:    &runtimeapi.LinuxContainerResources{CpuShares: 300, MemoryLimitInBytes: 90 << 20},
+	}
+	if _, err := n.Runtime.UpdatePodSandboxResources(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	wantInfo(t, n, pod.ID, "1048576", "94371840", "300")
+	update.PodSandboxId = strings.Repeat("0", 64)
+	if _, err := n.Runtime.UpdatePodSandboxResources(t.Context(), update); status.Code(err) != codes.NotFound {
+		t.Errorf("update of an unknown sandbox: %v, want NotFound", err)
+	}
+}
+
+func wantInfo(t *testing.T, n *nodetest.Node, id string, overhead, memory, shares string) {
+	t.Helper()
+	resp, err := n.Runtime.PodSandboxStatus(context.Background(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range resp.Info {
+		var info struct {
+			Overhead  map[string]json.Number `json:"overhead"`
+			Resources map[string]json.Number `json:"resources"`
+		}
+		if json.Unmarshal([]byte(text), &info) == nil && info.Overhead["memoryLimit"].String() == overhead &&
+			info.Resources["memoryLimit"].String() == memory && info.Resources["cpuShares"].String() == shares {
+			return
+		}
+	}
+	t.Errorf("verbose status is %v, want the resources of the update in it", resp.Info)
+}
