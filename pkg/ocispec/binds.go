@@ -69,7 +69,7 @@ func (c *Container) checkBind(m *Mount) error {
 	if err := m.checkRecursiveReadOnly(c.Host.RecursiveReadOnly); err != nil {
 		return err
 	}
-	if err := m.checkOptions(); err != nil {
+	if err := m.checkOptions(c.Mapping != nil); err != nil {
 		return err
 	}
 	if m.IDMapped && c.Mapping == nil {
@@ -117,8 +117,16 @@ var bindOptions = []string{
 	"noatime", "atime", "nodiratime", "diratime", "relatime", "norelatime", "strictatime", "nostrictatime",
 }
 
-func (m *Mount) checkOptions() error {
+// atimeOptions differ from what mounts have by default. The kernel locks how access times are kept
+// on every mount that comes into a user namespace (MNT_LOCK_ATIME).
+var atimeOptions = []string{"noatime", "nodiratime", "strictatime"}
+
+func (m *Mount) checkOptions(userns bool) error {
 	for _, o := range m.Options {
+		if userns && (slices.Contains(atimeOptions, o) || slices.Contains(atimeOptions, strings.TrimPrefix(o, "r"))) {
+			return unsupportedf("mount option %q of the mount at %s: access times cannot be changed in a user namespace; "+
+				"mount the source so on the host, or run the pod with hostUsers: true", o, m.ContainerPath)
+		}
 		if !slices.Contains(bindOptions, o) && (!strings.HasPrefix(o, "r") || !slices.Contains(bindOptions, o[1:])) {
 			return invalidf("mount option %q of the mount at %s", o, m.ContainerPath)
 		}
