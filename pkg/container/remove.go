@@ -41,9 +41,12 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 			return err
 		}
 	}
+	// Without its record containerd no longer finds a task.
+	if err := m.releaseRuntime(ctx, rec); err != nil {
+		return fmt.Errorf("remove container %s: %w", rec.ID, err)
+	}
 	paths := m.Paths(rec.ID)
 	err := errors.Join(
-		m.releaseRuntime(ctx, rec),
 		ignoreNotFound(m.opts.Records.DeleteRecord(ctx, rec.ID)),
 		ignoreNotFound(m.opts.Snapshots.RemoveSnapshot(ctx, rec.Snapshotter, rec.ID)),
 		m.removeDeclared(ctx, rec),

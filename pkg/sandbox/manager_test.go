@@ -347,3 +347,19 @@ func TestClaimAndConflict(t *testing.T) {
 		}
 	})
 }
+
+func TestStopRetriesNamespaces(t *testing.T) {
+	n := newNode(t, nil)
+	rec := n.mustRun(t, podSpec("a"))
+	n.host.setFail("remove")
+	if err := n.Stop(t.Context(), rec.ID); !errors.Is(err, errInjected) {
+		t.Fatalf("got %v, want the injected error", err)
+	}
+	n.host.setFail("")
+	if err := n.Stop(t.Context(), rec.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.host.count("remove"); got != 2 {
+		t.Errorf("namespaces were removed %d times, want again after the failure", got)
+	}
+}

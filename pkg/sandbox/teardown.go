@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
@@ -27,7 +28,7 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 
 // tornDown says whether stop has nothing left to do.
 func (r Record) tornDown() bool {
-	return r.Phase == PhaseStopped && !r.NetworkUp && !r.ProcessUp
+	return r.Phase == PhaseStopped && !r.NetworkUp && !r.ProcessUp && r.Pins == (ns.Pins{})
 }
 
 // stop runs every stage despite the errors of earlier ones, and records the outcome. The
@@ -37,10 +38,11 @@ func (m *Manager) stop(ctx context.Context, rec Record) error {
 	rec.Phase = PhaseStopped
 	processErr := m.stopProcess(ctx, &rec)
 	netErr := m.teardownNetwork(ctx, &rec)
+	namespaceErr := m.removeNamespaces(ctx, &rec)
 	err := errors.Join(
 		processErr,
 		netErr,
-		m.removeNamespaces(ctx, rec),
+		namespaceErr,
 		unmountShm(m.Paths(rec.ID)),
 		m.save(rec),
 	)
@@ -67,14 +69,15 @@ func (m *Manager) teardownNetwork(ctx context.Context, rec *Record) error {
 }
 
 // removeNamespaces keeps the network namespace while CNI DEL has not succeeded, which needs it.
-func (m *Manager) removeNamespaces(ctx context.Context, rec Record) error {
-	req := m.namespaceRequest(rec)
+func (m *Manager) removeNamespaces(ctx context.Context, rec *Record) error {
+	req, left := m.namespaceRequest(*rec), ns.Pins{}
 	if rec.NetworkUp {
-		req.NetPath = ""
+		req.NetPath, left.Network = "", rec.Pins.Network
 	}
 	if err := m.opts.Namespaces.Remove(ctx, req.Dir, req.NetPath); err != nil {
 		return fmt.Errorf("remove namespaces: %w", err)
 	}
+	rec.Pins = left
 	return nil
 }
 
