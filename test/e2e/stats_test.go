@@ -150,7 +150,34 @@ func wantNear(t *testing.T, what string, got, want uint64) {
 	}
 }
 
-func wantUsage(t *testing.T, whose string, files cgroupFiles, cpu *runtimeapi.CpuUsage, memory *runtimeapi.MemoryUsage) {
+// wantBetween holds a figure that grows to what the kernel said before and says after it was read.
+func wantBetween(t *testing.T, what string, got, before, after uint64) {
+	t.Helper()
+	if float64(got) < 0.9*float64(before) || float64(got) > 1.1*float64(after) {
+		t.Errorf("%s is %d, the kernel said %d before and says %d after", what, got, before, after)
+	}
+}
+
+// moment is processor time with the time at which it was read: after since and before until.
+type moment struct {
+	since, until time.Time
+	nanos        uint64
+}
+
+func (c cgroupFiles) moment(t *testing.T) moment {
+	t.Helper()
+	m := moment{since: time.Now(), nanos: c.cpuNanos(t)}
+	m.until = time.Now()
+	return m
+}
+
+// rate is the average between two moments.
+func rate(nanos uint64, from, to time.Time) uint64 {
+	return uint64(float64(nanos) / to.Sub(from).Seconds())
+}
+
+// wantUsage compares what was read since processor time was cpuBefore.
+func wantUsage(t *testing.T, whose string, files cgroupFiles, cpuBefore uint64, cpu *runtimeapi.CpuUsage, memory *runtimeapi.MemoryUsage) {
 	t.Helper()
 	now := time.Now().UnixNano()
 	for what, at := range map[string]int64{"processor": cpu.GetTimestamp(), "memory": memory.GetTimestamp()} {
@@ -158,7 +185,7 @@ func wantUsage(t *testing.T, whose string, files cgroupFiles, cpu *runtimeapi.Cp
 			t.Errorf("%s's stats of its %s are from %v ago", whose, what, age)
 		}
 	}
-	wantNear(t, whose+"'s processor time", cpu.GetUsageCoreNanoSeconds().GetValue(), files.cpuNanos(t))
+	wantBetween(t, whose+"'s processor time", cpu.GetUsageCoreNanoSeconds().GetValue(), cpuBefore, files.cpuNanos(t))
 	usage, workingSet, rss := files.memory(t)
 	wantNear(t, whose+"'s memory", memory.GetUsageBytes().GetValue(), usage)
 	wantNear(t, whose+"'s working set", memory.GetWorkingSetBytes().GetValue(), workingSet)
@@ -205,19 +232,23 @@ func TestStatsAreTheKernels(t *testing.T) {
 
 func checkContainerStats(t *testing.T, n *nodetest.Node, c *nodetest.Container, files cgroupFiles) {
 	t.Helper()
-	first, from := files.cpuNanos(t), time.Now()
+	wantLayer(t, n, c.ID)
+	time.Sleep(1500 * time.Millisecond) // sooner, the next request would not begin a new window
+	a := files.moment(t)
 	oneContainerStats(t, n, c.ID)
+	b := files.moment(t)
 	time.Sleep(3 * time.Second)
+	d := files.moment(t)
 	got := oneContainerStats(t, n, c.ID)
-	rate := float64(files.cpuNanos(t)-first) / time.Since(from).Seconds()
-	wantNear(t, "rate of processor time", got.GetCpu().GetUsageNanoCores().GetValue(), uint64(rate))
-	wantUsage(t, "the container", files, got.Cpu, got.Memory)
+	e := files.moment(t)
+	wantBetween(t, "rate of processor time", got.GetCpu().GetUsageNanoCores().GetValue(),
+		rate(d.nanos-b.nanos, a.since, e.until), rate(e.nanos-a.nanos, b.until, d.since))
+	wantUsage(t, "the container", files, d.nanos, got.Cpu, got.Memory)
 	wantNear(t, "memory available", got.GetMemory().GetAvailableBytes().GetValue(), 256<<20-got.GetMemory().GetWorkingSetBytes().GetValue())
 	if got.GetAttributes().GetId() != c.ID || got.GetAttributes().GetMetadata().GetName() != c.Config.Metadata.Name || got.GetAttributes().GetLabels()["stats"] != "yes" {
 		t.Errorf("the stats are of %v", got.Attributes)
 	}
 	wantPressure(t, files, got)
-	wantLayer(t, n, c.ID)
 }
 
 // wantPressure wants it where the kernel has it for the container.
@@ -272,8 +303,9 @@ func wantLayer(t *testing.T, n *nodetest.Node, id string) {
 
 func checkPodStats(t *testing.T, n *nodetest.Node, pod *nodetest.Pod, c *nodetest.Container, files cgroupFiles) {
 	t.Helper()
+	before := files.parent().cpuNanos(t)
 	got := onePodStats(t, n, pod.ID)
-	wantUsage(t, "the pod", files.parent(), got.GetLinux().GetCpu(), got.GetLinux().GetMemory())
+	wantUsage(t, "the pod", files.parent(), before, got.GetLinux().GetCpu(), got.GetLinux().GetMemory())
 	if got.GetLinux().GetCpu().GetUsageNanoCores().GetValue() == 0 {
 		t.Error("the pod has no rate of processor time")
 	}
@@ -331,23 +363,22 @@ func netDev(t *testing.T, pid int) map[string][]uint64 {
 	return out
 }
 
-// series are metrics by their names and the values of their last labels.
 func checkMetrics(t *testing.T, n *nodetest.Node, pod *nodetest.Pod, c *nodetest.Container, files cgroupFiles) {
 	t.Helper()
 	descriptors := metricDescriptors(t, n)
+	before := files.cpuNanos(t)
 	podMetrics, container := metricsOf(t, n, pod.ID, c.ID)
 	podSeries := series(t, descriptors, podMetrics)
 	got := series(t, descriptors, container)
 
 	usage, workingSet, rss := files.memory(t)
 	for name, want := range map[string]uint64{
-		"container_cpu_usage_seconds_total cpu=total": files.cpuNanos(t) / uint64(time.Second),
-		"container_memory_usage_bytes":                usage,
-		"container_memory_working_set_bytes":          workingSet,
-		"container_memory_rss":                        rss,
-		"container_spec_memory_limit_bytes":           256 << 20,
-		"container_processes":                         2,
-		"container_threads":                           2,
+		"container_memory_usage_bytes":       usage,
+		"container_memory_working_set_bytes": workingSet,
+		"container_memory_rss":               rss,
+		"container_spec_memory_limit_bytes":  256 << 20,
+		"container_processes":                2,
+		"container_threads":                  2,
 	} {
 		number, ok := got[name]
 		if !ok {
@@ -355,6 +386,9 @@ func checkMetrics(t *testing.T, n *nodetest.Node, pod *nodetest.Pod, c *nodetest
 		}
 		wantNear(t, name, number, want)
 	}
+	// Whole seconds.
+	wantBetween(t, "processor time in metrics", got["container_cpu_usage_seconds_total cpu=total"],
+		before/uint64(time.Second), files.cpuNanos(t)/uint64(time.Second))
 	if listening := got["container_sockets"]; listening < 1 {
 		t.Errorf("%d open sockets, want that of the web server", listening)
 	}
