@@ -168,6 +168,9 @@ func (n *Node) Pool() Extent { return n.Daemon.opts.Pool }
 // WriteCNI writes the pod network's configuration on a node that was started without.
 func (n *Node) WriteCNI() error { return n.network.write(false) }
 
+// CNIConfDir is the directory of the pod network's configuration.
+func (n *Node) CNIConfDir() string { return n.network.confDir }
+
 // Cgroup is the pods' cgroup parent, as CRI's cgroup_parent wants it.
 func (n *Node) Cgroup() string { return "/" + n.Name }
 
