@@ -47,7 +47,7 @@ func (c *Container) localSeccomp(path string) (*specs.LinuxSeccomp, error) {
 	}
 	text, err := c.Host.ReadProfile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read seccomp profile %s: %w", path, err)
+		return nil, fmt.Errorf("%w: read seccomp profile %s: %w", ErrInvalid, path, err)
 	}
 	filter := new(specs.LinuxSeccomp)
 	if err := json.Unmarshal(text, filter); err != nil {
