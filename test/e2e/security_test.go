@@ -80,19 +80,19 @@ func TestPrivileged(t *testing.T) {
 		if got := c.Exec(t, "stat", "-c", "%F %t:%T", "/dev/kmsg"); got != "character special file 1:b" {
 			t.Errorf("/dev/kmsg is %q, want the host's device", got)
 		}
-		if got := mountOptions(t, c, "/sys"); !slices.Contains(got, "rw") {
+		if got := mountFlags(t, c, "/sys"); !slices.Contains(got, "rw") {
 			t.Errorf("/sys has the options %q, want rw", got)
 		}
 		for _, path := range []string{"/proc/sys", "/proc/kcore"} {
-			if got := mountOptions(t, c, path); got != nil {
+			if got := mountFlags(t, c, path); got != nil {
 				t.Errorf("%s is a mount with the options %q, want it as it is", path, got)
 			}
 		}
 	})
 }
 
-// mountOptions are those of the mount at path, nil where nothing is mounted.
-func mountOptions(t *testing.T, c *nodetest.Container, path string) []string {
+// mountFlags are those of the mount at path, nil where nothing is mounted.
+func mountFlags(t *testing.T, c *nodetest.Container, path string) []string {
 	t.Helper()
 	for _, line := range lines(c.Exec(t, "cat", "/proc/self/mountinfo")) {
 		if f := strings.Fields(line); f[4] == path {
@@ -292,12 +292,12 @@ func TestMaskedAndReadOnlyPaths(t *testing.T) {
 		if got := c.Exec(t, "wc", "-c", "/proc/timer_list"); fields(got) != "0 /proc/timer_list" {
 			t.Errorf("the masked file has %q", got)
 		}
-		if got := mountOptions(t, c, "/proc/sys"); !slices.Contains(got, "ro") {
+		if got := mountFlags(t, c, "/proc/sys"); !slices.Contains(got, "ro") {
 			t.Errorf("/proc/sys has the mount options %q, want ro", got)
 		}
 		c = pod.Run(t, image)
 		for _, path := range []string{"/proc/timer_list", "/proc/sys"} {
-			if got := mountOptions(t, c, path); got != nil {
+			if got := mountFlags(t, c, path); got != nil {
 				t.Errorf("unmasked: %s is a mount with the options %q", path, got)
 			}
 		}
