@@ -1,10 +1,8 @@
 package stats
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +15,7 @@ import (
 // readNumber returns the number in a file, Unlimited for "max" and for -1, and 0 where there is
 // no number.
 func readNumber(dir, file string) uint64 {
-	data, err := os.ReadFile(filepath.Join(dir, file))
+	data, err := slurp(filepath.Join(dir, file))
 	if err != nil {
 		return 0
 	}
@@ -37,7 +35,7 @@ func parseNumber(s string) uint64 {
 
 // readKey returns the number behind a key in a file of "key number" lines.
 func readKey(dir, file, key string) (value uint64, ok bool) {
-	data, err := os.ReadFile(filepath.Join(dir, file))
+	data, err := slurp(filepath.Join(dir, file))
 	if err != nil {
 		return 0, false
 	}
@@ -130,18 +128,13 @@ func eachProcess(dir string, visit func(line string)) error {
 }
 
 func eachLine(path string, visit func(line string)) error {
-	f, err := os.Open(path)
-	if err != nil {
+	data, err := slurp(path)
+	// A threaded cgroup of version 2 counts its processes in the domain above it.
+	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
 		return err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		visit(lines.Text())
-	}
-	// A threaded cgroup of version 2 counts its processes in the domain above it.
-	if err := lines.Err(); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
-		return fmt.Errorf("read %s: %w", path, err)
+	for line := range bytes.Lines(data) {
+		visit(string(bytes.TrimSpace(line)))
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package stats
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,7 +11,7 @@ import (
 // no controllers, and the library looks for pressure only beside a controller's files. A kernel
 // without pressure, or with it switched off, is none.
 func readPressure(dir, file string) *Pressure {
-	data, err := os.ReadFile(filepath.Join(dir, file))
+	data, err := slurp(filepath.Join(dir, file))
 	if err != nil {
 		return nil
 	}

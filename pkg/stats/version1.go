@@ -2,7 +2,7 @@ package stats
 
 import (
 	"errors"
-	"os"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/containerd/cgroups/v3/cgroup1"
@@ -21,35 +21,27 @@ var (
 )
 
 // version1 reads one hierarchy for each controller, as legacy and hybrid machines have them.
-// The library reads all but the disk: of that it takes what is not recursive. OCI runtimes put
-// containers into a hybrid machine's hierarchy of version 2 as well, which has their pressure.
+// The library reads the controllers one after another: its reading of a whole cgroup starts a
+// goroutine for each, and of memory it would read four times the files that are looked at here. Of
+// disks it reads what is not recursive. OCI runtimes put containers into a hybrid machine's
+// hierarchy of version 2 as well, which has their pressure.
 type version1 struct {
-	root       string
-	subsystems []cgroup1.Subsystem
+	root        string
+	controllers []controller
+}
+
+// controller is one of the library's.
+type controller interface {
+	Stat(path string, to *stats.Metrics) error
 }
 
 func newVersion1(root string) version1 {
-	return version1{root: root, subsystems: []cgroup1.Subsystem{
+	return version1{root: root, controllers: []controller{
 		cgroup1.NewCpu(root),
 		cgroup1.NewCpuacct(root),
 		cgroup1.NewPids(root),
-		cgroup1.NewMemory(root, cgroup1.IgnoreModules(missingModules(root)...)),
+		cgroup1.NewMemory(root, cgroup1.IgnoreModules("memsw", "kmem", "kmem.tcp")),
 	}}
-}
-
-// missingModules names the counters of the memory controller that this kernel does not have:
-// those of swap can be switched off, those of the kernel's memory are on their way out.
-func missingModules(root string) []string {
-	var missing []string
-	for _, module := range []string{"memsw", "kmem", "kmem.tcp"} {
-		for _, file := range []string{"usage_in_bytes", "max_usage_in_bytes", "failcnt", "limit_in_bytes"} {
-			if !has(filepath.Join(root, "memory"), "memory."+module+"."+file) {
-				missing = append(missing, module)
-				break
-			}
-		}
-	}
-	return missing
 }
 
 func (v version1) of(controller, cgroup string) string {
@@ -66,20 +58,18 @@ func (v version1) dir(cgroup string) string {
 }
 
 func (v version1) read(cgroup string) (Reading, error) {
-	hierarchy := func() ([]cgroup1.Subsystem, error) { return v.subsystems, nil }
-	group, err := cgroup1.Load(cgroup1.StaticPath(cgroup), cgroup1.WithHierarchy(hierarchy))
-	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
-		return Reading{}, ErrGone
-	}
-	if err != nil {
-		return Reading{}, err
-	}
-	metrics, err := group.Stat(cgroup1.IgnoreNotExist)
-	if err != nil {
-		return Reading{}, err
+	metrics := &stats.Metrics{CPU: &stats.CPUStat{Usage: &stats.CPUUsage{}, Throttling: &stats.Throttle{}}}
+	for _, c := range v.controllers {
+		// This kernel, or this cgroup, may lack a controller.
+		if err := c.Stat(cgroup, metrics); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Reading{}, err
+		}
 	}
 	out := fromVersion1(metrics)
-	out.Swap = v.swap(cgroup, metrics)
+	if out.Memory != nil {
+		out.Memory.Kernel = readNumber(v.of("memory", cgroup), "memory.kmem.usage_in_bytes")
+		out.Swap = v.swap(cgroup, out.Memory.Limit)
+	}
 	out.IO.Devices = joinDevices(v.counts(cgroup, bytesFiles), v.counts(cgroup, servicedFiles))
 	v.addPressure(cgroup, &out)
 	return out, nil
@@ -94,16 +84,18 @@ func (v version1) addPressure(cgroup string, to *Reading) {
 	}
 }
 
-// swap takes the usage from memory.stat, which the library leaves out. The difference of its two
-// counters, with and without swap, is off by what changed between their readings.
-func (v version1) swap(cgroup string, m *stats.Metrics) *Swap {
-	usage, ok := readKey(v.of("memory", cgroup), "memory.stat", "total_swap")
-	if !ok || m.GetMemory() == nil {
+// swap takes the usage from memory.stat, which the library leaves out. The difference of the two
+// counters, with and without swap, is off by what changed between their readings. A kernel that does
+// not account swap has neither.
+func (v version1) swap(cgroup string, memoryLimit uint64) *Swap {
+	dir := v.of("memory", cgroup)
+	usage, ok := readKey(dir, "memory.stat", "total_swap")
+	if !ok {
 		return nil
 	}
-	limit := limit1(m.GetMemory().GetSwap().GetLimit())
+	limit := limit1(readNumber(dir, "memory.memsw.limit_in_bytes"))
 	if limit != Unlimited {
-		limit -= min(limit, limit1(m.GetMemory().GetUsage().GetLimit()))
+		limit -= min(limit, memoryLimit)
 	}
 	return &Swap{Usage: usage, Limit: limit}
 }
@@ -111,7 +103,7 @@ func (v version1) swap(cgroup string, m *stats.Metrics) *Swap {
 // counts reads the first of the files that there is.
 func (v version1) counts(cgroup string, files []string) []deviceCounts {
 	for _, file := range files {
-		if data, err := os.ReadFile(filepath.Join(v.of("blkio", cgroup), file)); err == nil {
+		if data, err := slurp(filepath.Join(v.of("blkio", cgroup), file)); err == nil {
 			return parseDeviceCounts(data)
 		}
 	}
@@ -155,7 +147,6 @@ func fromVersion1(m *stats.Metrics) Reading {
 			WorkingSet:      usage.GetUsage() - min(usage.GetUsage(), mem.GetTotalInactiveFile()),
 			RSS:             mem.GetTotalRSS(),
 			Cache:           mem.GetTotalCache(),
-			Kernel:          mem.GetKernel().GetUsage(),
 			MappedFile:      mem.GetTotalMappedFile(),
 			ActiveFile:      mem.GetTotalActiveFile(),
 			InactiveFile:    mem.GetTotalInactiveFile(),

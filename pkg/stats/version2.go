@@ -1,7 +1,6 @@
 package stats
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -54,7 +53,7 @@ func (v version2) limits(cgroup string) Limits {
 		MemoryReservation: readNumber(dir, "memory.min"),
 		SwapLimit:         readNumber(dir, "memory.swap.max"),
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "cpu.max"))
+	data, err := slurp(filepath.Join(dir, "cpu.max"))
 	if fields := strings.Fields(string(data)); err == nil && len(fields) == 2 {
 		out.CPUQuota, out.CPUPeriod = parseNumber(fields[0]), parseNumber(fields[1])
 	}
