@@ -56,33 +56,36 @@ type closerFunc func() error
 
 func (f closerFunc) Close() error { return f() }
 
-// newDaemon builds the parts from the bottom up; what it opened is closed on an error.
-func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
-	d = &daemon{cfg: cfg, events: &cri.Events{}}
+// newDaemon builds the parts; what it opened is closed on an error.
+func newDaemon(ctx context.Context, cfg config.Config) (*daemon, error) {
+	d := &daemon{cfg: cfg, events: &cri.Events{}}
 	d.metrics = metrics.New(version.Version, d.poolStats)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.close())
-		}
-	}()
-	// 0711: pods' roots, who are not the host's, reach their own files below.
-	if err := os.MkdirAll(cfg.State, 0o711); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
+	if err := d.build(ctx); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
-	for _, build := range []func(context.Context) error{
+	return d, nil
+}
+
+// build makes the parts from the bottom up.
+func (d *daemon) build(ctx context.Context) error {
+	// 0711: pods' roots, who are not the host's, reach their own files below.
+	if err := os.MkdirAll(d.cfg.State, 0o711); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	for _, part := range []func(context.Context) error{
 		d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
 	} {
-		if err := build(ctx); err != nil {
-			return nil, err
+		if err := part(ctx); err != nil {
+			return err
 		}
 	}
 	images, err := image.New(image.Options{
 		Store:              d.engine,
-		DefaultSnapshotter: cfg.Containerd.Snapshotter,
+		DefaultSnapshotter: d.cfg.Containerd.Snapshotter,
 		Snapshotters:       d.snapshotters(),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	d.services = cri.Options{
 		Sandboxes:  d.sandboxes,
@@ -94,7 +97,7 @@ func newDaemon(ctx context.Context, cfg config.Config) (d *daemon, err error) {
 		Events:     d.events,
 		Version:    version.Version,
 	}
-	return d, nil
+	return nil
 }
 
 // close releases everything in the opposite order of its making.
@@ -277,6 +280,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Consoles:       d.engine,
 		Updates:        d.engine,
 		Rootfs:         d.mounter,
+		Sandbox:        d.sandboxes.Get,
 		PIDPins:        hostNamespaces{},
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
