@@ -44,6 +44,7 @@ test_needs() {
     require jq has_cmd jq
     require procps has_cmd ps
     require util-linux has_cmd setpriv
+    require strace has_cmd strace
 }
 
 # apt_install installs packages; the package lists are fetched only when the
