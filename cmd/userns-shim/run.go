@@ -88,7 +88,7 @@ func stopGracefully(server *grpc.Server) {
 // recover reconciles the records with the node, sandboxes first. Its error says that containerd
 // does not answer; what cannot be recovered otherwise is logged, and left to its removal.
 func (d *daemon) recover(ctx context.Context) error {
-	err := errors.Join(d.sandboxes.Recover(ctx), d.containers.Recover(ctx, d.sandboxes.Get))
+	err := errors.Join(d.sandboxes.Recover(ctx), d.containers.Recover(ctx))
 	if errors.Is(err, errdefs.ErrUnavailable) {
 		return err
 	}

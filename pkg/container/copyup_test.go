@@ -10,7 +10,6 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
-	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
 func TestDeclaredVolumes(t *testing.T) {
@@ -169,7 +168,7 @@ func TestRecoverRemovesHalfFilledVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.restart(t)
-	if err := n.Recover(t.Context(), func(string) (sandbox.Record, error) { return n.sb, nil }); err != nil {
+	if err := n.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	n.wantNothingLeft(t)

@@ -124,8 +124,12 @@ func checkMapping(sb sandbox.Record, spec Spec) error {
 func (m *Manager) reserve(rec Record) (holder string, err error) {
 	key := nameKey(rec)
 	err = m.opts.DB.Update(func(tx *state.Tx) error {
+		if err := sandbox.CheckReady(tx, rec.SandboxID); err != nil {
+			return err
+		}
 		id, err := m.names.Get(tx, key)
 		if errors.Is(err, state.ErrNotFound) {
+			tx.OnCommit(func() { m.publish(rec) })
 			return errors.Join(m.names.Put(tx, key, rec.ID), m.table.Put(tx, rec.ID, rec))
 		}
 		if err != nil {
@@ -144,9 +148,6 @@ func (m *Manager) reserve(rec Record) (holder string, err error) {
 	})
 	if err != nil {
 		return "", fmt.Errorf("reserve container name: %w", err)
-	}
-	if holder == "" {
-		m.publish(rec)
 	}
 	return holder, nil
 }

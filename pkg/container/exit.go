@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
@@ -54,18 +55,35 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 	if err := m.releaseRuntime(ctx, rec); err != nil {
 		logger.Error(err, "Cleanup after container")
 	}
-	rec, err = m.change(id, func(rec *Record) {
-		rec.State, rec.PID = StateExited, 0
-		rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
-		rec.Reason = m.reason(id, exit)
-	})
+	rec, err = m.recordExit(ctx, id, exit)
 	if err != nil {
 		logger.Error(err, "Exit of container is not recorded")
+		return // the daemon ends; its next run finds the task gone
 	}
-	m.untrack(id, p)
+	m.untrack(id)
 	m.notify(sandbox.EventStopped, rec)
 	logger.V(2).Info("Container exited", "exitCode", exit.Code, "reason", rec.Reason)
 }
+
+// recordExit tries until the exit is recorded: until then the container counts as running, and
+// those who stop it wait. A full disk may get room again.
+func (m *Manager) recordExit(ctx context.Context, id string, exit Exit) (rec Record, err error) {
+	waitErr := wait.PollUntilContextCancel(ctx, exitRetry, true, func(ctx context.Context) (bool, error) {
+		rec, err = m.change(id, func(rec *Record) {
+			rec.State, rec.PID = StateExited, 0
+			rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
+			rec.Reason = m.reason(id, exit)
+		})
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Exit of container is recorded later", "container", id)
+		}
+		return err == nil, nil
+	})
+	return rec, errors.Join(err, waitErr)
+}
+
+// exitRetry is the pause between attempts to record an exit.
+const exitRetry = time.Second
 
 // closeIO bounds the wait for a log's disk or a client that does not let go.
 func closeIO(ctx context.Context, id string, p *process) {

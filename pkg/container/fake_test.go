@@ -176,8 +176,11 @@ func (f *fakeEngine) StartTask(_ context.Context, id string) error {
 
 func (f *fakeEngine) WaitTask(ctx context.Context, id string) (Exit, error) {
 	f.mu.Lock()
-	t := f.tasks[id]
+	t, ok := f.tasks[id]
 	f.mu.Unlock()
+	if !ok {
+		return Exit{}, errdefs.ErrNotFound
+	}
 	select {
 	case <-t.exited:
 		return t.exit, nil

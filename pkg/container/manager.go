@@ -77,8 +77,10 @@ type Options struct {
 	Updates   Updater
 	Rootfs    Rootfs
 	PIDPins   PIDPins
-	Clock     clock.PassiveClock
-	Logger    klog.Logger
+	// Sandbox finds the sandbox of a container as it is now.
+	Sandbox func(id string) (sandbox.Record, error)
+	Clock   clock.PassiveClock
+	Logger  klog.Logger
 	// Notify, where it is set, is told of each change after it is recorded. It must not block.
 	Notify func(sandbox.Event)
 

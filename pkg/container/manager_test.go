@@ -62,9 +62,22 @@ func newNode(t *testing.T) *node {
 			},
 		},
 	}
+	n.opts.Sandbox = func(string) (sandbox.Record, error) { return n.sb, nil }
+	n.recordSandbox(t)
 	n.restart(t)
 	t.Cleanup(func() { n.Close() })
 	return n
+}
+
+// recordSandbox writes the sandbox as its own manager does.
+func (n *node) recordSandbox(t *testing.T) {
+	t.Helper()
+	err := n.opts.DB.Update(func(tx *state.Tx) error {
+		return state.NewBucket[sandbox.Record](sandbox.Bucket).Put(tx, n.sb.ID, n.sb)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (n *node) restart(t *testing.T) {
@@ -89,7 +102,7 @@ func (n *node) mustStart(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Start(t.Context(), n.sb, id); err != nil {
+	if err := n.Start(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -160,7 +173,7 @@ func TestCreateNames(t *testing.T) {
 	if _, err := n.Create(t.Context(), n.sb, other); !errors.Is(err, ErrExists) {
 		t.Errorf("another spec of the same name: got %v, want ErrExists", err)
 	}
-	if err := n.Start(t.Context(), n.sb, first); err != nil {
+	if err := n.Start(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.Create(t.Context(), n.sb, containerSpec("a")); !errors.Is(err, ErrExists) {
@@ -233,14 +246,14 @@ func TestStartFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.engine.fail = step
-			if err := n.Start(t.Context(), n.sb, id); !errors.Is(err, errInjected) {
+			if err := n.Start(t.Context(), id); !errors.Is(err, errInjected) {
 				t.Fatalf("got %v, want the injected error", err)
 			}
 			rec, err := n.Get(id)
 			if err != nil || rec.State != StateExited || rec.Reason != ReasonStartError || rec.ExitCode != startErrorCode {
 				t.Errorf("got %+v, %v", rec, err)
 			}
-			if err := n.Start(t.Context(), n.sb, id); !errors.Is(err, ErrState) {
+			if err := n.Start(t.Context(), id); !errors.Is(err, ErrState) {
 				t.Errorf("a second start: got %v, want ErrState", err)
 			}
 			if err := n.Remove(t.Context(), id); err != nil {
@@ -336,14 +349,11 @@ func TestRemoveIsRepeatable(t *testing.T) {
 }
 
 func TestRecover(t *testing.T) {
-	find := func(n *node) func(string) (sandbox.Record, error) {
-		return func(string) (sandbox.Record, error) { return n.sb, nil }
-	}
 	t.Run("running", func(t *testing.T) {
 		n := newNode(t)
 		id := n.mustStart(t, "a")
 		n.restart(t)
-		if err := n.Recover(t.Context(), find(n)); err != nil {
+		if err := n.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		n.engine.end(id, 7)
@@ -357,7 +367,7 @@ func TestRecover(t *testing.T) {
 		n.Close()
 		delete(n.engine.tasks, id)
 		n.restart(t)
-		if err := n.Recover(t.Context(), find(n)); err != nil {
+		if err := n.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonUnknown || rec.ExitCode != unknownExitCode {
@@ -375,7 +385,7 @@ func TestRecover(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.restart(t)
-		if err := n.Recover(t.Context(), find(n)); err != nil {
+		if err := n.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		n.wantNothingLeft(t)
@@ -389,7 +399,7 @@ func TestRecover(t *testing.T) {
 		n.engine.tasks[id] = &fakeTask{exited: make(chan struct{})}
 		n.restart(t)
 		// The cause is reported: somebody asked for that start.
-		_ = n.Recover(t.Context(), find(n))
+		_ = n.Recover(t.Context())
 		if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonStartError || len(n.engine.tasks) > 0 {
 			t.Errorf("got %+v, tasks %v", rec, n.engine.tasks)
 		}
@@ -402,7 +412,7 @@ func TestRecover(t *testing.T) {
 		}
 		n.sb.Phase = sandbox.PhaseStopped
 		n.restart(t)
-		if err := n.Recover(t.Context(), find(n)); err != nil {
+		if err := n.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if rec, _ := n.Get(id); rec.State != StateExited {
@@ -414,11 +424,56 @@ func TestRecover(t *testing.T) {
 		id := n.mustStart(t, "a")
 		n.restart(t)
 		n.engine.fail = "list tasks"
-		if err := n.Recover(context.Background(), find(n)); !errors.Is(err, errInjected) {
+		if err := n.Recover(context.Background()); !errors.Is(err, errInjected) {
 			t.Fatalf("got %v, want the injected error", err)
 		}
 		if rec, _ := n.Get(id); rec.State != StateRunning {
 			t.Errorf("container is %s without anybody having asked containerd", rec.State)
 		}
 	})
+}
+
+// A sandbox that was halted takes no container, whatever the caller's copy of its record says.
+func TestHaltedSandboxTakesNothing(t *testing.T) {
+	n := newNode(t)
+	id, err := n.Create(t.Context(), n.sb, containerSpec("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := n.sb
+	n.sb.Phase = sandbox.PhaseStopped
+	n.recordSandbox(t)
+	if _, err := n.Create(t.Context(), stale, containerSpec("b")); !errors.Is(err, sandbox.ErrNotReady) {
+		t.Errorf("create: got %v, want ErrNotReady", err)
+	}
+	if err := n.Start(t.Context(), id); !errors.Is(err, sandbox.ErrNotReady) {
+		t.Errorf("start: got %v, want ErrNotReady", err)
+	}
+	if rec, _ := n.Get(id); rec.State != StateCreated {
+		t.Errorf("container is %s, want it as it was", rec.State)
+	}
+}
+
+// A sandbox that is halted between the check and the launch ends the start.
+func TestSandboxHaltedDuringStart(t *testing.T) {
+	n := newNode(t)
+	id, err := n.Create(t.Context(), n.sb, containerSpec("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	n.opts.Sandbox = func(string) (sandbox.Record, error) {
+		sb := n.sb
+		if asked++; asked > 1 {
+			sb.Phase = sandbox.PhaseStopped
+		}
+		return sb, nil
+	}
+	n.restart(t)
+	if err := n.Start(t.Context(), id); !errors.Is(err, sandbox.ErrNotReady) {
+		t.Fatalf("got %v, want ErrNotReady", err)
+	}
+	if len(n.engine.tasks) > 0 {
+		t.Error("a task was made in a halted sandbox")
+	}
 }

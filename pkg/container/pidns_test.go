@@ -85,7 +85,7 @@ func TestTargetIsPinned(t *testing.T) {
 	if got, _ := pidEntry(n.engine.records[id].Spec); got != path || n.engine.pinned[path] != app {
 		t.Errorf("specification has %q, pins are %v, want one of %s", got, n.engine.pinned, app)
 	}
-	if err := n.Start(t.Context(), n.sb, id); err != nil {
+	if err := n.Start(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	n.engine.end(id, 0)
@@ -142,7 +142,7 @@ func TestTargetThatEndsBeforeTheStart(t *testing.T) {
 	}
 	n.engine.end(app, 0)
 	n.awaitExit(t, app)
-	if err := n.Start(t.Context(), n.sb, id); !errors.Is(err, ErrState) {
+	if err := n.Start(t.Context(), id); !errors.Is(err, ErrState) {
 		t.Errorf("got %v, want %v", err, ErrState)
 	}
 	if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonStartError {

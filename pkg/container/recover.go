@@ -13,24 +13,23 @@ import (
 
 // Recover brings the records in line with containerd before anything is served: what was half
 // made is removed, tasks that run are watched again, and exits that nobody saw are recorded.
-// sandboxes returns the sandbox of a container. It goes on after an error, which names the
-// container; an error that wraps errdefs.ErrUnavailable means that containerd does not answer
+// It goes on after an error, which names the container; an error that wraps errdefs.ErrUnavailable means that containerd does not answer
 // and that Recover has to be called again.
-func (m *Manager) Recover(ctx context.Context, sandboxes func(id string) (sandbox.Record, error)) error {
+func (m *Manager) Recover(ctx context.Context) error {
 	tasks, err := m.opts.Inspector.ListTasks(ctx)
 	if err != nil {
 		return fmt.Errorf("recover containers: %w", err)
 	}
 	var errs []error
 	for _, rec := range m.all() {
-		if err := m.recover(ctx, rec, tasks, sandboxes); err != nil {
+		if err := m.recover(ctx, rec, tasks); err != nil {
 			errs = append(errs, fmt.Errorf("recover container %s: %w", rec.ID, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]TaskState, sandboxes func(string) (sandbox.Record, error)) error {
+func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]TaskState) error {
 	m.locks.Lock(rec.ID)
 	defer m.unlock(rec.ID)
 	task, found := tasks[rec.ID]
@@ -42,12 +41,12 @@ func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]Task
 		if found {
 			return m.startFailed(ctx, rec, errors.New("userns-shim ended while the container started"))
 		}
-		return m.recoverCreated(ctx, rec, sandboxes)
+		return m.recoverCreated(ctx, rec)
 	case StateRunning:
 		if !found {
 			return m.lost(ctx, rec)
 		}
-		return m.rewatch(ctx, rec, task, sandboxes)
+		return m.rewatch(ctx, rec, task)
 	case StateExited, StateUnknown:
 		return m.releaseRuntime(ctx, rec)
 	}
@@ -55,8 +54,8 @@ func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]Task
 }
 
 // recoverCreated ends a container whose sandbox did not survive: it can never start.
-func (m *Manager) recoverCreated(ctx context.Context, rec Record, sandboxes func(string) (sandbox.Record, error)) error {
-	sb, err := sandboxes(rec.SandboxID)
+func (m *Manager) recoverCreated(ctx context.Context, rec Record) error {
+	sb, err := m.opts.Sandbox(rec.SandboxID)
 	if err == nil && sb.Phase == sandbox.PhaseReady {
 		return nil
 	}
@@ -65,11 +64,11 @@ func (m *Manager) recoverCreated(ctx context.Context, rec Record, sandboxes func
 
 // rewatch goes on where the last run of the daemon ended. A task that has stopped meanwhile goes
 // the same way: its exit is waiting in containerd.
-func (m *Manager) rewatch(ctx context.Context, rec Record, task TaskState, sandboxes func(string) (sandbox.Record, error)) error {
+func (m *Manager) rewatch(ctx context.Context, rec Record, task TaskState) error {
 	if m.process(rec.ID) != nil {
 		return nil // an earlier Recover got this far
 	}
-	sb, err := sandboxes(rec.SandboxID)
+	sb, err := m.opts.Sandbox(rec.SandboxID)
 	if err != nil {
 		return err
 	}

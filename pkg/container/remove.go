@@ -84,7 +84,7 @@ func (m *Manager) releaseName(tx *state.Tx, rec Record) error {
 	return m.names.Delete(tx, key)
 }
 
-// RemoveAll removes every container of a sandbox, side by side.
+// RemoveAll removes every container of a sandbox, side by side, and lets its idmapped layers go.
 func (m *Manager) RemoveAll(ctx context.Context, sandboxID string) error {
 	var group errgroup.Group
 	for _, rec := range m.of(sandboxID) {
@@ -94,7 +94,11 @@ func (m *Manager) RemoveAll(ctx context.Context, sandboxID string) error {
 			return m.remove(ctx, rec)
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	m.opts.Rootfs.Forget(sandboxID)
+	return nil
 }
 
 func ignoreNotFound(err error) error {

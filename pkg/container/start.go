@@ -26,7 +26,7 @@ type process struct {
 
 // Start runs a created container. When its process cannot be started the container has
 // exited with the reason StartError, and the error says why.
-func (m *Manager) Start(ctx context.Context, sb sandbox.Record, id string) error {
+func (m *Manager) Start(ctx context.Context, id string) error {
 	rec, err := m.Get(id)
 	if err != nil {
 		return err
@@ -39,30 +39,48 @@ func (m *Manager) Start(ctx context.Context, sb sandbox.Record, id string) error
 	if rec.State != StateCreated {
 		return fmt.Errorf("start container %s: %w: it is %s", rec.ID, ErrState, rec.State)
 	}
-	if sb.Phase != sandbox.PhaseReady {
-		return fmt.Errorf("start container %s: sandbox %s: %w", rec.ID, sb.ID, sandbox.ErrNotReady)
+	sb, err := m.readySandbox(rec)
+	if err != nil {
+		return err
 	}
 	if err := m.start(ctx, sb, rec); err != nil {
+		defer m.untrack(rec.ID)
 		return m.startFailed(ctx, rec, fmt.Errorf("%w: %w", ErrStart, err))
 	}
 	return nil
 }
 
-// start tracks the process before it runs, so that a Stop at any moment finds it.
+// readySandbox returns the container's sandbox as it is now.
+func (m *Manager) readySandbox(rec Record) (sandbox.Record, error) {
+	sb, err := m.opts.Sandbox(rec.SandboxID)
+	if err == nil && sb.Phase != sandbox.PhaseReady {
+		err = sandbox.ErrNotReady
+	}
+	if err != nil {
+		return sandbox.Record{}, fmt.Errorf("start container %s: sandbox %s: %w", rec.ID, rec.SandboxID, err)
+	}
+	return sb, nil
+}
+
+// start tracks the process, and then asks for the sandbox again: who halts a sandbox and then
+// stops what runs in it either finds the process, or is found by it. What an error leaves
+// behind is its caller's.
 func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) error {
 	io, err := m.openIO(ctx, sb, rec)
 	if err != nil {
 		return err
 	}
 	p := m.track(rec.ID, io)
-	rec.PID, err = m.launch(ctx, sb, rec, io)
+	if _, err = m.readySandbox(rec); err == nil {
+		rec.PID, err = m.launch(ctx, sb, rec, io)
+	}
 	if err == nil {
 		rec.State, rec.StartedAt = StateRunning, m.opts.Clock.Now()
 		err = m.save(rec)
 	}
 	if err != nil {
-		m.untrack(rec.ID, p)
-		return errors.Join(err, io.Close(ctx))
+		closeIO(context.WithoutCancel(ctx), rec.ID, p)
+		return err
 	}
 	m.watch(rec, p)
 	m.notify(sandbox.EventStarted, rec)
@@ -78,12 +96,14 @@ func (m *Manager) track(id string, io *stream.ContainerIO) *process {
 	return p
 }
 
-// untrack lets go those who wait for the process.
-func (m *Manager) untrack(id string, p *process) {
+// untrack lets go those who wait for the process, if there is one.
+func (m *Manager) untrack(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.running, id)
-	close(p.done)
+	if p, ok := m.running[id]; ok {
+		delete(m.running, id)
+		close(p.done)
+	}
 }
 
 // openIO makes or reopens the FIFOs and the log file. Their readers end with Close of the
@@ -125,7 +145,8 @@ func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io 
 	return pid, m.opts.Tasks.StartTask(ctx, rec.ID)
 }
 
-// startFailed records that the container will never run, and takes its task away.
+// startFailed records that the container will never run, and takes its task away, which may
+// run where only the record of that could not be written.
 func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) error {
 	cause = fmt.Errorf("start container %s: %w", rec.ID, cause)
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
@@ -134,7 +155,16 @@ func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) erro
 	rec.State, rec.Reason, rec.Message = StateExited, ReasonStartError, cause.Error()
 	rec.ExitCode, rec.PID = startErrorCode, 0
 	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), now
-	err := errors.Join(cause, m.releaseRuntime(clean, rec), m.save(rec))
+	err := errors.Join(cause, m.endTask(clean, rec), m.releaseRuntime(clean, rec), m.save(rec))
 	m.notify(sandbox.EventStopped, rec)
 	return err
+}
+
+// endTask kills a task that nobody watches, and waits for its end. No task is done.
+func (m *Manager) endTask(ctx context.Context, rec Record) error {
+	err := m.kill(ctx, rec, true)
+	if err == nil {
+		_, err = m.opts.Tasks.WaitTask(ctx, rec.ID)
+	}
+	return ignoreNotFound(err)
 }

@@ -16,6 +16,9 @@ import (
 // kernel, and the caller may try again.
 const killTimeout = 2 * time.Minute
 
+// killAgain is the pause between two SIGKILLs.
+const killAgain = time.Second
+
 // killSignal is SIGKILL's number, the same on every architecture of Linux.
 const killSignal = 9
 
@@ -47,15 +50,21 @@ func (m *Manager) Stop(ctx context.Context, id string, grace time.Duration) erro
 	return m.forceStop(ctx, rec, p)
 }
 
-// forceStop kills every process of the container and waits for the exit.
+// forceStop kills every process of the container and waits for the exit. It kills again and
+// again, because a container that is just being started may have no process yet.
 func (m *Manager) forceStop(ctx context.Context, rec Record, p *process) error {
-	if err := m.kill(ctx, rec, true); err != nil {
-		return err
+	for deadline := time.Now().Add(killTimeout); time.Now().Before(deadline); {
+		if err := m.kill(ctx, rec, true); err != nil {
+			return err
+		}
+		if waitFor(ctx, p, killAgain) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("stop container %s: %w", rec.ID, ctx.Err())
+		}
 	}
-	if !waitFor(ctx, p, killTimeout) {
-		return fmt.Errorf("stop container %s: its process is still there after SIGKILL: %w", rec.ID, context.DeadlineExceeded)
-	}
-	return nil
+	return fmt.Errorf("stop container %s: its process is still there after SIGKILL: %w", rec.ID, context.DeadlineExceeded)
 }
 
 func (m *Manager) kill(ctx context.Context, rec Record, force bool) error {

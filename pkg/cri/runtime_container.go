@@ -27,15 +27,7 @@ func (s *runtimeService) CreateContainer(ctx context.Context, req *runtimeapi.Cr
 }
 
 func (s *runtimeService) StartContainer(ctx context.Context, req *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
-	rec, err := s.Containers.Get(req.GetContainerId())
-	if err != nil {
-		return nil, err
-	}
-	sb, err := s.Sandboxes.Get(rec.SandboxID)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Containers.Start(ctx, sb, rec.ID); err != nil {
+	if err := s.Containers.Start(ctx, req.GetContainerId()); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StartContainerResponse{}, nil

@@ -43,6 +43,9 @@ func (s *runtimeService) StopPodSandbox(ctx context.Context, req *runtimeapi.Sto
 }
 
 func (s *runtimeService) stopSandbox(ctx context.Context, id string) error {
+	if err := s.Sandboxes.Halt(id); err != nil {
+		return err
+	}
 	if err := s.Containers.StopAll(ctx, id); err != nil {
 		return err
 	}
@@ -57,6 +60,9 @@ func (s *runtimeService) RemovePodSandbox(ctx context.Context, req *runtimeapi.R
 		return &runtimeapi.RemovePodSandboxResponse{}, nil
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := s.Sandboxes.Halt(rec.ID); err != nil {
 		return nil, err
 	}
 	if err := s.Containers.RemoveAll(ctx, rec.ID); err != nil {

@@ -111,7 +111,7 @@ type Manager struct {
 func New(opts Options) (*Manager, error) {
 	m := &Manager{
 		opts:    opts,
-		table:   state.NewBucket[Record]("sandboxes"),
+		table:   state.NewBucket[Record](Bucket),
 		locks:   locker.New(),
 		records: map[string]Record{},
 		watched: map[string]bool{},

@@ -19,6 +19,25 @@ func (md Metadata) key() string {
 	return strings.Join([]string{md.Namespace, md.Name, md.UID, strconv.FormatUint(uint64(md.Attempt), 10)}, "/")
 }
 
+// Bucket holds the records of sandboxes in the state database.
+const Bucket = "sandboxes"
+
+// CheckReady reads the sandbox in the transaction of what depends on it: a container that is
+// recorded after this in the same transaction is seen by whoever halts the sandbox later.
+func CheckReady(tx *state.Tx, id string) error {
+	rec, err := state.NewBucket[Record](Bucket).Get(tx, id)
+	if errors.Is(err, state.ErrNotFound) {
+		return fmt.Errorf("%w: %q", ErrNotFound, id)
+	}
+	if err != nil {
+		return err
+	}
+	if rec.Phase != PhaseReady {
+		return fmt.Errorf("sandbox %s: %w: it is %s", id, ErrNotReady, rec.Phase)
+	}
+	return nil
+}
+
 // reserveName returns the ready sandbox that holds rec's name with the same spec, or takes
 // the name for rec.
 func (m *Manager) reserveName(tx *state.Tx, rec Record) (*Record, error) {

@@ -12,7 +12,7 @@ import (
 )
 
 // Stop takes the sandbox's process, network and namespaces away; its record, name and range stay until
-// Remove. Its containers have to be stopped before. It is idempotent.
+// Remove. Halt comes before, and then the stop of its containers. It is idempotent.
 func (m *Manager) Stop(ctx context.Context, id string) error {
 	m.locks.Lock(id)
 	defer m.locks.Unlock(id)
@@ -24,6 +24,19 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 		return nil
 	}
 	return m.stop(ctx, rec)
+}
+
+// Halt records that the sandbox takes no container any more. Those that were recorded before are
+// all to be seen afterwards, so that who stops or removes them misses none.
+func (m *Manager) Halt(id string) error {
+	m.locks.Lock(id)
+	defer m.locks.Unlock(id)
+	rec, err := m.Get(id)
+	if err != nil || rec.Phase == PhaseStopped {
+		return err
+	}
+	rec.Phase = PhaseStopped
+	return m.save(rec)
 }
 
 // tornDown says whether stop has nothing left to do.
@@ -82,7 +95,8 @@ func (m *Manager) removeNamespaces(ctx context.Context, rec *Record) error {
 }
 
 // Remove stops the sandbox where that is still to be done, and then frees its files, name and
-// range, the range last. Its containers have to be removed before. An unknown id is done.
+// range, the range last. Halt comes before, and then the removal of its containers. An unknown id
+// is done.
 func (m *Manager) Remove(ctx context.Context, id string) error {
 	m.locks.Lock(id)
 	defer m.locks.Unlock(id)
