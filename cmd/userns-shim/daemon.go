@@ -280,7 +280,6 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Consoles:       d.engine,
 		Updates:        d.engine,
 		Rootfs:         d.mounter,
-		Sandbox:        d.sandboxes.Get,
 		PIDPins:        hostNamespaces{},
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
