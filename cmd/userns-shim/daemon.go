@@ -24,6 +24,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/selinuxlabel"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
@@ -246,6 +247,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 		Namespaces:        hostNamespaces{},
 		Network:           d.node.network,
 		Process:           process,
+		Labels:            selinuxlabel.Host{},
 		StateDir:          d.cfg.State,
 		BootID:            strings.TrimSpace(string(boot)),
 		Clock:             clock.RealClock{},
@@ -281,6 +283,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Updates:        d.engine,
 		Rootfs:         d.mounter,
 		PIDPins:        hostNamespaces{},
+		Labels:         selinuxlabel.Host{},
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
 		Notify:         d.events.Publish,

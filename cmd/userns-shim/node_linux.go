@@ -140,7 +140,13 @@ func (n *node) host() (ocispec.Host, error) {
 	if err != nil {
 		return ocispec.Host{}, err
 	}
+	profile, err := loadAppArmor()
+	if err != nil {
+		return ocispec.Host{}, err
+	}
 	return ocispec.Host{
+		AppArmorDefault:     profile,
+		AppArmorLoaded:      func(name string) (bool, error) { return profileLoaded(appArmorProfiles, name) },
 		CgroupV2:            unified,
 		Swap:                accountsSwap(unified),
 		Hugetlb:             hasHugetlb(unified),

@@ -57,9 +57,10 @@ func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (str
 	}
 	m.locks.Lock(rec.ID)
 	defer m.unlock(rec.ID)
-	err = m.make(ctx, &build{sb: sb, rec: rec, image: image, handler: handler})
-	if err == nil {
-		return rec.ID, nil
+	if err = m.label(sb, &rec); err == nil {
+		if err = m.make(ctx, &build{sb: sb, rec: rec, image: image, handler: handler}); err == nil {
+			return rec.ID, nil
+		}
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
@@ -195,7 +196,7 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err != nil {
 		return err
 	}
-	if err := m.opts.Rootfs.Mount(ctx, mountRequest(b.sb, snapshot, paths.Rootfs)); err != nil {
+	if err := m.opts.Rootfs.Mount(ctx, mountRequest(b, snapshot, paths.Rootfs)); err != nil {
 		return fmt.Errorf("mount root filesystem: %w", err)
 	}
 	if err := m.pinTarget(b.rec); err != nil {
@@ -220,8 +221,9 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	return nil
 }
 
-func mountRequest(sb sandbox.Record, snapshot []mounts.Mount, target string) mounts.Request {
-	req := mounts.Request{Pod: sb.ID, UserNS: sb.Pins.User, Mounts: snapshot, Target: target}
+func mountRequest(b *build, snapshot []mounts.Mount, target string) mounts.Request {
+	sb := b.sb
+	req := mounts.Request{Pod: sb.ID, UserNS: sb.Pins.User, Mounts: labeled(snapshot, b.rec.SELinux.Mount), Target: target}
 	if sb.Range != nil {
 		req.Mapping = mounts.Mapping{HostID: sb.Range.Start, Length: sb.Range.Length}
 	}

@@ -70,7 +70,7 @@ func (m *Manager) mountImage(ctx context.Context, b *build, i int) (ocispec.Moun
 	if err != nil {
 		return ocispec.Mount{}, err
 	}
-	req := mountRequest(b.sb, snapshot, target)
+	req := mountRequest(b, snapshot, target)
 	req.Readonly = true
 	if err := m.opts.Rootfs.Mount(ctx, req); err != nil {
 		return ocispec.Mount{}, err

@@ -77,6 +77,7 @@ type Options struct {
 	Updates   Updater
 	Rootfs    Rootfs
 	PIDPins   PIDPins
+	Labels    sandbox.Labels
 	// Sandbox finds the sandbox of a container as it is now.
 	Sandbox func(id string) (sandbox.Record, error)
 	Clock   clock.PassiveClock
@@ -139,6 +140,9 @@ func New(opts Options) (*Manager, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load containers: %w", err)
+	}
+	if err := m.reserveLabels(); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -40,6 +40,7 @@ func newNode(t *testing.T) *node {
 	n := &node{
 		engine: engine,
 		opts: Options{
+			Labels:  newFakeLabels(),
 			Classes: qosclass.New(qosclass.Options{}),
 			DB:      db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
 			Inspector: engine, Execs: engine, Rootfs: engine, PIDPins: engine,

@@ -64,6 +64,7 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		return fmt.Errorf("forget container %s: %w", rec.ID, err)
 	}
 	m.forget(rec.ID)
+	m.releaseLabel(rec)
 	if rec.State != StateCreating {
 		m.notify(sandbox.EventDeleted, rec)
 	}

@@ -92,6 +92,10 @@ type Record struct {
 	StopSignal  string               `json:"stopSignal"` // "SIGTERM"
 	User        ocispec.ResolvedUser `json:"user"`       // ids inside the container
 	LogPath     string               `json:"logPath,omitempty"`
+	// SELinux holds the labels of the container, empty on a host without SELinux.
+	SELinux ocispec.SELinuxLabels `json:"selinux,omitzero"`
+	// OwnLabel says that they are not the pod's.
+	OwnLabel bool `json:"ownLabel,omitempty"`
 	// DeclaredVolumes are the container paths of Volumes in the image's config that no mount of
 	// the client covers.
 	DeclaredVolumes []string `json:"declaredVolumes,omitempty"`

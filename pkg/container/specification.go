@@ -76,6 +76,7 @@ func (m *Manager) builtSpecification(ctx context.Context, b *build) (*specs.Spec
 		Namespaces:  namespaces,
 		Mapping:     b.sb.Mapping(),
 		Security:    spec.Security,
+		SELinux:     b.rec.SELinux,
 		Resources:   spec.Resources,
 		CgroupsPath: cgroup,
 		Files:       m.podFiles(b.sb),

@@ -37,6 +37,11 @@ func (m *Manager) volumes(ctx context.Context, b *build) ([]ocispec.Mount, error
 		if err := checkPropagation(b.sb, v); err != nil {
 			return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
 		}
+		if v.SELinuxRelabel {
+			if err := m.opts.Labels.Relabel(v.HostPath, b.rec.SELinux.Mount); err != nil {
+				return nil, fmt.Errorf("volume at %s: %w", v.ContainerPath, err)
+			}
+		}
 		if b.sb.Pins.User != "" {
 			if v, err = m.idmapVolume(ctx, b, i, v); err != nil {
 				return nil, fmt.Errorf("volume at %s in a pod with a user namespace: %w", v.ContainerPath, err)

@@ -75,8 +75,8 @@ type Namespaces struct {
 
 // SELinuxLabels are complete labels of the process and of its mounts.
 type SELinuxLabels struct {
-	Process string
-	Mount   string
+	Process string `json:"process,omitempty"`
+	Mount   string `json:"mount,omitempty"`
 }
 
 // PodFiles are host paths of what a pod's containers share. They belong to the pod's root on

@@ -65,6 +65,7 @@ type Options struct {
 	Namespaces Pinner
 	Network    Network
 	Process    Process
+	Labels     Labels
 	StateDir   string
 	BootID     string
 	Clock      clock.PassiveClock
@@ -125,6 +126,9 @@ func New(opts Options) (*Manager, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load sandboxes: %w", err)
+	}
+	if err := m.reserveLabels(); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

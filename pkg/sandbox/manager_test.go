@@ -93,6 +93,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	t.Cleanup(func() { db.Close() })
 	host := &fakeHost{}
 	opts := Options{
+		Labels:         newFakeLabels(),
 		DB:             db,
 		Namespaces:     host,
 		Network:        host,

@@ -44,6 +44,8 @@ type Record struct {
 	// Overhead and Resources are the last of UpdateResources; until then Spec has them.
 	Overhead  *ocispec.Resources `json:"overhead,omitempty"`
 	Resources *ocispec.Resources `json:"resources,omitempty"`
+	// SELinux holds the labels of the pod, empty on a host without SELinux.
+	SELinux ocispec.SELinuxLabels `json:"selinux,omitzero"`
 	// Pins are the paths of the namespaces that the pod owns, empty where it uses the host's.
 	Pins ns.Pins `json:"pins,omitzero"`
 }

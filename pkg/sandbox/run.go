@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
@@ -36,9 +37,11 @@ func (m *Manager) Run(ctx context.Context, spec Spec) (Record, error) {
 	}
 	m.locks.Lock(rec.ID)
 	defer m.locks.Unlock(rec.ID)
-	ready, err := m.bringUp(ctx, rec)
-	if err == nil {
-		return ready, nil
+	if err = m.label(&rec); err == nil {
+		var ready Record
+		if ready, err = m.bringUp(ctx, rec); err == nil {
+			return ready, nil
+		}
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 	defer cancel()
@@ -51,6 +54,9 @@ func validate(spec Spec) error {
 		Network: spec.Namespaces.Network != ModeNode,
 		IPC:     spec.Namespaces.IPC != ModeNode,
 		UTS:     spec.Namespaces.Network != ModeNode,
+	}
+	if _, err := ocispec.SELinuxOptions(spec.SELinux); err != nil {
+		return err
 	}
 	for name := range spec.Sysctls {
 		if err := ns.ValidateSysctl(name, own); err != nil {
@@ -102,7 +108,12 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 	}
 	up := rec
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.makeFiles(rec) })
+	group.Go(func() error {
+		if err := m.makeFiles(rec); err != nil {
+			return err
+		}
+		return m.relabelFiles(rec)
+	})
 	group.Go(func() (err error) {
 		if up.Pins, err = m.makeNamespaces(gctx, up); err != nil {
 			return err

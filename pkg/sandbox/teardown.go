@@ -131,6 +131,7 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		return fmt.Errorf("forget sandbox %s: %w", rec.ID, err)
 	}
 	m.forget(rec.ID)
+	m.releaseLabel(rec)
 	if rec.Phase != PhaseCreating {
 		m.notify(EventDeleted, rec)
 	}

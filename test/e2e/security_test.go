@@ -378,6 +378,23 @@ func TestAppArmorWhereTheHostHasNone(t *testing.T) {
 	})
 }
 
+// TestSELinuxOptionsWhereTheHostHasNone: labels are ignored there, as on containerd, but not what is none.
+func TestSELinuxOptionsWhereTheHostHasNone(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+		t.Skip("the host has SELinux")
+	}
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	level := func(level string) nodetest.ContainerOption {
+		return security(func(s *runtimeapi.LinuxContainerSecurityContext) {
+			s.SelinuxOptions = &runtimeapi.SELinuxOption{Type: "container_t", Level: level}
+		})
+	}
+	pod := n.RunPod(t)
+	pod.Run(t, image, level("s0:c1,c2"))
+	wantCreateError(t, pod, image, codes.InvalidArgument, "nonsense", level("nonsense"))
+}
+
 // usersInHostNetwork is a pod with a user namespace of its own in the node's network.
 func usersInHostNetwork(req *runtimeapi.RunPodSandboxRequest) {
 	req.Config.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
