@@ -64,17 +64,17 @@ func newNode(t *testing.T) *node {
 		},
 	}
 	n.opts.Sandbox = func(string) (sandbox.Record, error) { return n.sb, nil }
-	n.recordSandbox(t)
+	n.recordSandbox(t, n.sb)
 	n.restart(t)
 	t.Cleanup(func() { n.Close() })
 	return n
 }
 
-// recordSandbox writes the sandbox as its own manager does.
-func (n *node) recordSandbox(t *testing.T) {
+// recordSandbox writes a sandbox as its own manager does.
+func (n *node) recordSandbox(t *testing.T, sb sandbox.Record) {
 	t.Helper()
 	err := n.opts.DB.Update(func(tx *state.Tx) error {
-		return state.NewBucket[sandbox.Record](sandbox.Bucket).Put(tx, n.sb.ID, n.sb)
+		return state.NewBucket[sandbox.Record](sandbox.Bucket).Put(tx, sb.ID, sb)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -443,7 +443,7 @@ func TestHaltedSandboxTakesNothing(t *testing.T) {
 	}
 	stale := n.sb
 	n.sb.Phase = sandbox.PhaseStopped
-	n.recordSandbox(t)
+	n.recordSandbox(t, n.sb)
 	if _, err := n.Create(t.Context(), stale, containerSpec("b")); !errors.Is(err, sandbox.ErrNotReady) {
 		t.Errorf("create: got %v, want ErrNotReady", err)
 	}

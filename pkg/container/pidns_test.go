@@ -108,6 +108,7 @@ func TestTargetIsRefused(t *testing.T) {
 	n.awaitExit(t, ended)
 	elsewhere := n.sb
 	elsewhere.ID = "sb2"
+	n.recordSandbox(t, elsewhere)
 	for _, tc := range []struct {
 		name string
 		sb   sandbox.Record
