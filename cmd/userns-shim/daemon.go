@@ -282,6 +282,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Consoles:       d.engine,
 		Updates:        d.engine,
 		Rootfs:         d.mounter,
+		Sandbox:        d.sandboxes.Get,
 		PIDPins:        hostNamespaces{},
 		Labels:         selinuxlabel.Host{},
 		Clock:          clock.RealClock{},
