@@ -53,7 +53,9 @@ func burn() {
 			}
 		}
 	}()
-	fmt.Println("burning")
+	if _, err := io.WriteString(os.Stdout, "burning\n"); err != nil {
+		return
+	}
 	_, _ = in.ReadByte()
 }
 
