@@ -15,6 +15,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/version"
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
+	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 )
@@ -22,14 +23,30 @@ import (
 // node tells what this machine can do. It is the cri.Node of the daemon.
 type node struct {
 	cfg     config.Config
-	kernel  *kernel.Prober
-	engine  *engine.Engine
+	kernel  kernelProber
+	engine  runtimeProber
 	network *network.Network
 
 	recovery recovery
 }
 
 var _ cri.Node = (*node)(nil)
+
+// kernelProber is the part of kernel.Prober that a node asks. A nil error is a yes, others say why not.
+type kernelProber interface {
+	UserNamespaces() error
+	TmpfsIDMapped() error
+	IDMapped(path string) error
+	OverlayLayersIDMapped(dir string) error
+	CgroupMode() kernel.CgroupMode
+}
+
+// runtimeProber is the part of engine.Engine that a node asks.
+type runtimeProber interface {
+	Ready(ctx context.Context) error
+	RuntimeFeatures(ctx context.Context, runtime, binaryName string) (engine.RuntimeFeatures, error)
+	FSUsage(ctx context.Context, snapshotter string) (image.Usage, error)
+}
 
 // RuntimeReady asks containerd.
 func (n *node) RuntimeReady(ctx context.Context) error {
