@@ -129,7 +129,7 @@ func (d *Daemon) answers(ctx context.Context) error {
 // Dial opens a gRPC connection to the CRI socket.
 func (d *Daemon) Dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
 }
 
 // PID is the daemon's process id.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/stream"
 	"github.com/userns-shim/userns-shim/pkg/stream/fifo"
@@ -39,7 +41,20 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err = errors.Join(err, capture.Close(clean)); err != nil {
 		return Output{}, fmt.Errorf("exec in container %s: %w", rec.ID, err)
 	}
-	return Output{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: int32(exit.Code)}, nil
+	stdout, stderr := fit(out.Stdout, out.Stderr, maxOutput)
+	return Output{Stdout: stdout, Stderr: stderr, ExitCode: int32(exit.Code)}, nil
+}
+
+// maxOutput is what both streams may have together: the answer has to fit into the 16 MiB of a
+// message that kubelet takes, with something left for its other fields.
+const maxOutput = 16<<20 - 64<<10
+
+// fit cuts two streams so that they have at most total bytes together. The shorter one is cut
+// only where both have more than half.
+func fit(a, b []byte, total int) (cutA, cutB []byte) {
+	half := total / 2
+	a = a[:min(len(a), total-min(len(b), half))]
+	return a, b[:min(len(b), total-len(a))]
 }
 
 // runExec drains before it deletes: the shim's delete waits for output that a child of the
@@ -73,9 +88,22 @@ func (m *Manager) finishExec(ctx context.Context, id, execID string, drain func(
 	defer cancel()
 	err := drain(bounded)
 	if errors.Is(err, stream.ErrNotDrained) {
-		err = nil
+		m.deleteExecLater(id, execID)
+		return nil
 	}
 	return errors.Join(err, ignoreNotFound(m.opts.Execs.DeleteExec(ctx, id, execID)))
+}
+
+// deleteExecLater spares the client the wait of the shim's delete, which is as long as a child of
+// the command holds its output, and ten seconds at most.
+func (m *Manager) deleteExecLater(id, execID string) {
+	m.watchers.Go(func() {
+		ctx, cancel := context.WithTimeout(m.life, cleanupTimeout)
+		defer cancel()
+		if err := ignoreNotFound(m.opts.Execs.DeleteExec(ctx, id, execID)); err != nil && m.life.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Exec was not deleted", "container", id, "exec", execID)
+		}
+	})
 }
 
 // startExec starts one more process, which is like the container's own but for its arguments

@@ -3,6 +3,9 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
@@ -70,5 +73,38 @@ func TestExecSyncReportsExitCodeAndStreams(t *testing.T) {
 	}
 	if string(resp.Stdout) != "out\n" || string(resp.Stderr) != "err\n" || resp.ExitCode != 42 {
 		t.Errorf("stdout is %q, stderr %q, exit code %d", resp.Stdout, resp.Stderr, resp.ExitCode)
+	}
+}
+
+// TestExecSyncCutsItsOutputToOneMessage holds that output of any size is an answer that kubelet can take.
+func TestExecSyncCutsItsOutputToOneMessage(t *testing.T) {
+	n := sharedNode(t)
+	pod := n.RunPod(t)
+	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Command("sleep", "1000"))
+	resp, err := n.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{
+		ContainerId: c.ID, Cmd: []string{"sh", "-c", "yes | head -c 20000000; echo done >&2"}, Timeout: 60,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resp.Stdout) < 15<<20 || resp.ExitCode != 0 || string(resp.Stderr) != "done\n" {
+		t.Errorf("%d bytes of stdout, stderr %q, exit code %d", len(resp.Stdout), resp.Stderr, resp.ExitCode)
+	}
+}
+
+// TestExecSyncDoesNotWaitForABackgroundChild holds that the answer comes when the command has exited.
+func TestExecSyncDoesNotWaitForABackgroundChild(t *testing.T) {
+	n := sharedNode(t)
+	pod := n.RunPod(t)
+	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Command("sleep", "1000"))
+	start := time.Now()
+	resp, err := n.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{
+		ContainerId: c.ID, Cmd: []string{"sh", "-c", "sleep 100 & echo bg"}, Timeout: 60,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); string(resp.Stdout) != "bg\n" || took > 8*time.Second {
+		t.Errorf("stdout %q after %s", resp.Stdout, took)
 	}
 }
