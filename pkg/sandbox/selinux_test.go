@@ -74,7 +74,7 @@ func TestLabels(t *testing.T) {
 	if !labels.used["s0:c1"] {
 		t.Error("after a restart the label is free for others")
 	}
-	if err := n.Manager.Remove(t.Context(), rec.ID); err != nil || labels.used["s0:c1"] {
+	if err := n.Remove(t.Context(), rec.ID); err != nil || labels.used["s0:c1"] {
 		t.Errorf("removed: %v, label in use: %t", err, labels.used["s0:c1"])
 	}
 }
@@ -93,7 +93,7 @@ func TestLabelOfTwoPodsIsReleasedWithTheLast(t *testing.T) {
 		ids = append(ids, rec.ID)
 	}
 	for i, id := range ids {
-		if err := n.Manager.Remove(t.Context(), id); err != nil || labels.used["s0:c7"] != (i == 0) {
+		if err := n.Remove(t.Context(), id); err != nil || labels.used["s0:c7"] != (i == 0) {
 			t.Errorf("pod %d removed: %v, label in use: %t", i, err, labels.used["s0:c7"])
 		}
 	}
