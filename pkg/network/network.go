@@ -21,6 +21,10 @@ var (
 
 	// ErrInvalid says that a pod asks for something malformed. Nothing was changed.
 	ErrInvalid = errors.New("invalid pod network")
+
+	// ErrPlugin says that a CNI plugin did not connect a pod, or answered what cannot be used. What it
+	// did was undone; another try may go better.
+	ErrPlugin = errors.New("CNI plugin did not connect the pod")
 )
 
 // IPFamily says which address of a pod with several is its first.

@@ -216,6 +216,9 @@ func TestSetupFailureIsUndone(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: Setup succeeded", name)
 		}
+		if !errors.Is(err, ErrPlugin) {
+			t.Errorf("%s: %v, want ErrPlugin", name, err)
+		}
 		if name == "failer" && !strings.Contains(err.Error(), "the failer fails") {
 			t.Errorf("Setup: %v", err)
 		}

@@ -44,11 +44,11 @@ func (n *Network) add(ctx context.Context, pod Pod, conf *configuration, opts []
 	start := time.Now()
 	added, err := conf.cni.Setup(ctx, pod.ID, pod.NetNSPath, opts...)
 	if err != nil {
-		return Result{}, fmt.Errorf("CNI ADD for sandbox %s: %w", pod.ID, err)
+		return Result{}, fmt.Errorf("CNI ADD for sandbox %s: %w: %w", pod.ID, ErrPlugin, err)
 	}
 	result, err := newResult(added, n.opts.Prefer)
 	if err != nil {
-		return Result{}, fmt.Errorf("CNI ADD for sandbox %s: %w", pod.ID, err)
+		return Result{}, fmt.Errorf("CNI ADD for sandbox %s: %w: %w", pod.ID, ErrPlugin, err)
 	}
 	klog.FromContext(ctx).V(4).Info("Pod connected", "sandbox", pod.ID, "ips", result.IPs, "duration", time.Since(start))
 	return result, nil
