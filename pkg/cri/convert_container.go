@@ -79,8 +79,10 @@ func containerNamespaces(opts *runtimeapi.NamespaceOption) (container.Namespaces
 	if !ok {
 		return none, invalid("namespace_options.pid is %s", opts.GetPid())
 	}
-	if mode == container.PIDTarget && opts.GetTargetId() == "" {
-		return none, invalid("namespace_options.pid is TARGET and target_id is empty")
+	if mode == container.PIDTarget {
+		if err := checkID("namespace_options.target_id", opts.GetTargetId()); err != nil {
+			return none, err
+		}
 	}
 	user, err := userNamespace(opts.GetUsernsOptions())
 	if err != nil || user == nil {

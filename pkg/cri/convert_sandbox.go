@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 const maxHostname = 64
 
 // sandboxSpec validates a sandbox's configuration and converts it.
-func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string) (sandbox.Spec, error) {
+func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string, driver ocispec.CgroupDriver) (sandbox.Spec, error) {
 	md, err := sandboxMetadata(cfg.GetMetadata())
 	if err != nil {
 		return sandbox.Spec{}, err
@@ -26,7 +27,14 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string) (sandbox.Spec
 	if err := checkPath("log_directory", cfg.GetLogDirectory()); err != nil {
 		return sandbox.Spec{}, err
 	}
+	dns, err := dnsConfig(cfg.GetDnsConfig())
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
 	linux := cfg.GetLinux()
+	if err := checkCgroupParent(driver, linux.GetCgroupParent()); err != nil {
+		return sandbox.Spec{}, err
+	}
 	security := linux.GetSecurityContext()
 	namespaces, err := sandboxNamespaces(security.GetNamespaceOptions())
 	if err != nil {
@@ -37,14 +45,10 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string) (sandbox.Spec
 		return sandbox.Spec{}, err
 	}
 	return sandbox.Spec{
-		Metadata:     md,
-		Hostname:     cfg.GetHostname(),
-		LogDirectory: cfg.GetLogDirectory(),
-		DNS: network.DNS{
-			Servers:  cfg.GetDnsConfig().GetServers(),
-			Searches: cfg.GetDnsConfig().GetSearches(),
-			Options:  cfg.GetDnsConfig().GetOptions(),
-		},
+		Metadata:       md,
+		Hostname:       cfg.GetHostname(),
+		LogDirectory:   cfg.GetLogDirectory(),
+		DNS:            dns,
 		PortMappings:   ports,
 		Labels:         cfg.GetLabels(),
 		Annotations:    cfg.GetAnnotations(),
@@ -58,6 +62,31 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string) (sandbox.Spec
 		Resources:      resources(linux.GetResources()),
 		Overhead:       resources(linux.GetOverhead()),
 	}, nil
+}
+
+// dnsConfig accepts what resolv.conf can hold: its lines are separated by newlines, and the words
+// on them by blanks.
+func dnsConfig(dns *runtimeapi.DNSConfig) (network.DNS, error) {
+	for field, words := range map[string][]string{
+		"servers":  dns.GetServers(),
+		"searches": dns.GetSearches(),
+		"options":  dns.GetOptions(),
+	} {
+		for _, word := range words {
+			if strings.Contains(word, " ") || !printable(word) {
+				return network.DNS{}, invalid("dns_config.%s has %q: want printable characters and no space", field, word)
+			}
+		}
+	}
+	return network.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}, nil
+}
+
+// checkCgroupParent refuses at once what no container of the pod could be made below.
+func checkCgroupParent(driver ocispec.CgroupDriver, parent string) error {
+	if _, err := ocispec.CgroupsPath(driver, parent, "container"); err != nil {
+		return fmt.Errorf("check cgroup_parent: %w", err)
+	}
+	return nil
 }
 
 func sandboxMetadata(md *runtimeapi.PodSandboxMetadata) (sandbox.Metadata, error) {

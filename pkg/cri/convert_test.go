@@ -1,12 +1,21 @@
 package cri
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
@@ -74,13 +83,63 @@ func TestSandboxSpecRefuses(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if spec, err := sandboxSpec(podConfig(tc.change), ""); status.Code(err) != codes.InvalidArgument {
+			if spec, err := sandboxSpec(podConfig(tc.change), "", ocispec.CgroupDriverCgroupfs); status.Code(err) != codes.InvalidArgument {
 				t.Errorf("got %+v, %v, want InvalidArgument", spec, err)
 			}
 		})
 	}
-	if _, err := sandboxSpec(nil, ""); status.Code(err) != codes.InvalidArgument {
+	if _, err := sandboxSpec(nil, "", ocispec.CgroupDriverCgroupfs); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("no configuration: got %v, want InvalidArgument", err)
+	}
+}
+
+// TestSandboxSpecRefusesDNS holds that no word of resolv.conf can become two, or a line of its own.
+func TestSandboxSpecRefusesDNS(t *testing.T) {
+	for _, bad := range []string{"a\nnameserver 192.0.2.1", "a\r", "a b", "a\tb", "a\x00"} {
+		for field, dns := range map[string]*runtimeapi.DNSConfig{
+			"servers":  {Servers: []string{"192.0.2.53", bad}},
+			"searches": {Searches: []string{"svc.cluster.local", bad}},
+			"options":  {Options: []string{"ndots:5", bad}},
+		} {
+			cfg := podConfig(func(c *runtimeapi.PodSandboxConfig) { c.DnsConfig = dns })
+			_, err := sandboxSpec(cfg, "", ocispec.CgroupDriverCgroupfs)
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), field) {
+				t.Errorf("%s with %q: %v, want InvalidArgument", field, bad, err)
+			}
+		}
+	}
+	good := &runtimeapi.DNSConfig{
+		Servers:  []string{"192.0.2.53", "2001:db8::1%eth0"},
+		Searches: []string{"svc.cluster.local", "."},
+		Options:  []string{"ndots:5", "edns0"},
+	}
+	spec, err := sandboxSpec(podConfig(func(c *runtimeapi.PodSandboxConfig) { c.DnsConfig = good }), "", ocispec.CgroupDriverCgroupfs)
+	if err != nil || !slices.Equal(spec.DNS.Servers, good.Servers) || !slices.Equal(spec.DNS.Searches, good.Searches) || !slices.Equal(spec.DNS.Options, good.Options) {
+		t.Errorf("got %+v, %v, want %v", spec.DNS, err, good)
+	}
+}
+
+// TestSandboxSpecChecksTheCgroupParent holds that a pod is refused whose containers could not be made.
+func TestSandboxSpecChecksTheCgroupParent(t *testing.T) {
+	const cgroupfs, systemd = ocispec.CgroupDriverCgroupfs, ocispec.CgroupDriverSystemd
+	for _, tc := range []struct {
+		driver ocispec.CgroupDriver
+		parent string
+		want   codes.Code
+	}{
+		{cgroupfs, "", codes.OK},
+		{cgroupfs, "/kubepods/burstable/pod1", codes.OK},
+		{cgroupfs, "/kubepods/../../etc", codes.InvalidArgument},
+		{cgroupfs, "/kubepods:1", codes.InvalidArgument},
+		{cgroupfs, "/kubepods\x00", codes.InvalidArgument},
+		{systemd, "", codes.OK},
+		{systemd, "/kubepods.slice/kubepods-pod1.slice", codes.OK},
+		{systemd, "/kubepods/burstable/pod1", codes.InvalidArgument},
+	} {
+		cfg := podConfig(func(c *runtimeapi.PodSandboxConfig) { c.Linux.CgroupParent = tc.parent })
+		if _, err := sandboxSpec(cfg, "", tc.driver); status.Code(grpcError(err)) != tc.want {
+			t.Errorf("%s: %q: %v, want %s", tc.driver, tc.parent, err, tc.want)
+		}
 	}
 }
 
@@ -98,7 +157,7 @@ func TestSandboxSpecUserNamespace(t *testing.T) {
 		{"no security context", func(c *runtimeapi.PodSandboxConfig) { c.Linux = nil }, false, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			spec, err := sandboxSpec(podConfig(tc.change), "")
+			spec, err := sandboxSpec(podConfig(tc.change), "", ocispec.CgroupDriverCgroupfs)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -145,6 +204,9 @@ func TestContainerSpecRefuses(t *testing.T) {
 		{"group without user", security(func(s *runtimeapi.LinuxContainerSecurityContext) {
 			s.RunAsGroup = &runtimeapi.Int64Value{Value: 1}
 		})},
+		{"TARGET with an endless target", security(func(s *runtimeapi.LinuxContainerSecurityContext) {
+			s.NamespaceOptions = &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET, TargetId: strings.Repeat("a", maxName+1)}
+		})},
 		{"TARGET without a target", security(func(s *runtimeapi.LinuxContainerSecurityContext) {
 			s.NamespaceOptions = &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET}
 		})},
@@ -177,6 +239,21 @@ func TestGRPCError(t *testing.T) {
 	for _, s := range sentinels {
 		if got := status.Code(grpcError(s.err)); got != s.code {
 			t.Errorf("%v: got %s, want %s", s.err, got, s.code)
+		}
+	}
+	full := &fs.PathError{Op: "write", Path: "state.db", Err: syscall.ENOSPC}
+	for _, tc := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{fmt.Errorf("commit to state.db: %w", full), codes.ResourceExhausted},
+		{fmt.Errorf("CNI ADD for sandbox 1: %w: %w", network.ErrPlugin, errors.New("no free address")), codes.Unavailable},
+		{fmt.Errorf("CNI ADD for sandbox 1: %w: %w", network.ErrPlugin, context.DeadlineExceeded), codes.DeadlineExceeded},
+		{fmt.Errorf("CNI ADD for sandbox 1: %w: %w", network.ErrPlugin, full), codes.ResourceExhausted},
+		{errors.New("no idea"), codes.Unknown},
+	} {
+		if got := status.Code(grpcError(tc.err)); got != tc.want {
+			t.Errorf("%v: got %s, want %s", tc.err, got, tc.want)
 		}
 	}
 	if got := status.Code(grpcError(sandbox.ErrNotFound)); got != codes.NotFound {

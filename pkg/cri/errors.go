@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/containerd/errdefs"
@@ -65,7 +66,11 @@ var sentinels = []struct {
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 	{errdefs.ErrUnavailable, codes.Unavailable},
+	// A full disk or quota, below the state database as anywhere else.
+	{syscall.ENOSPC, codes.ResourceExhausted},
+	{syscall.EDQUOT, codes.ResourceExhausted},
 	{container.ErrStart, codes.FailedPrecondition},
+	{network.ErrPlugin, codes.Unavailable},
 }
 
 // grpcError gives err the code that its kind has; an error that has one keeps it.
@@ -101,6 +106,29 @@ func checkName(field, value string) error {
 		return invalid("%s has %d characters: want at most %d", field, len(value), maxName)
 	case strings.Contains(value, "/"), !printable(value):
 		return invalid("%s is %q: want printable characters and no slash", field, value)
+	}
+	return nil
+}
+
+// checkRequestID holds that the sandbox or container that a request is about is named. All RPCs
+// with an id pass here, before a manager quotes it in an error.
+func checkRequestID(req any) error {
+	if r, ok := req.(interface{ GetPodSandboxId() string }); ok {
+		return checkID("pod_sandbox_id", r.GetPodSandboxId())
+	}
+	if r, ok := req.(interface{ GetContainerId() string }); ok {
+		return checkID("container_id", r.GetContainerId())
+	}
+	return nil
+}
+
+// checkID bounds ids and prefixes of ids; whether there is such an object is for the managers to say.
+func checkID(field, id string) error {
+	switch {
+	case id == "":
+		return invalid("%s is empty", field)
+	case len(id) > maxName:
+		return invalid("%s has %d characters: want at most %d", field, len(id), maxName)
 	}
 	return nil
 }

@@ -54,6 +54,9 @@ func (i Interceptors) ServerOptions() []grpc.ServerOption {
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 			err = i.run(ctx, info.FullMethod, func(ctx context.Context) error {
+				if err := checkRequestID(req); err != nil {
+					return err
+				}
 				resp, err = next(ctx, req)
 				return err
 			})

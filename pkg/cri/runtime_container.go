@@ -37,21 +37,16 @@ func (s *runtimeService) StartContainer(ctx context.Context, req *runtimeapi.Sta
 func (s *runtimeService) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
 	grace := time.Duration(max(req.GetTimeout(), 0)) * time.Second
 	err := s.Containers.Stop(ctx, req.GetContainerId(), grace)
-	if err != nil && !isGone(err, req.GetContainerId()) {
+	if err != nil && !errors.Is(err, container.ErrNotFound) {
 		return nil, err
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// isGone says that there is nothing left to stop or remove. An empty id names nothing.
-func isGone(err error, id string) bool {
-	return id != "" && errors.Is(err, container.ErrNotFound)
-}
-
 // RemoveContainer takes an unknown id for done, as CRI says.
 func (s *runtimeService) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
 	err := s.Containers.Remove(ctx, req.GetContainerId())
-	if err != nil && !isGone(err, req.GetContainerId()) {
+	if err != nil && !errors.Is(err, container.ErrNotFound) {
 		return nil, err
 	}
 	return &runtimeapi.RemoveContainerResponse{}, nil

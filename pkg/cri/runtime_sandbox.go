@@ -11,7 +11,7 @@ import (
 )
 
 func (s *runtimeService) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	spec, err := sandboxSpec(req.GetConfig(), req.GetRuntimeHandler())
+	spec, err := sandboxSpec(req.GetConfig(), req.GetRuntimeHandler(), cgroupDriver(s.Node.SystemdCgroup()))
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (s *runtimeService) RunPodSandbox(ctx context.Context, req *runtimeapi.RunP
 // StopPodSandbox stops the sandbox's containers first. An unknown id is done, as CRI says.
 func (s *runtimeService) StopPodSandbox(ctx context.Context, req *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
 	rec, err := s.Sandboxes.Get(req.GetPodSandboxId())
-	if errors.Is(err, sandbox.ErrNotFound) && req.GetPodSandboxId() != "" {
+	if errors.Is(err, sandbox.ErrNotFound) {
 		return &runtimeapi.StopPodSandboxResponse{}, nil
 	}
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *runtimeService) stopSandbox(ctx context.Context, id string) error {
 // id is done, as CRI says.
 func (s *runtimeService) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
 	rec, err := s.Sandboxes.Get(req.GetPodSandboxId())
-	if errors.Is(err, sandbox.ErrNotFound) && req.GetPodSandboxId() != "" {
+	if errors.Is(err, sandbox.ErrNotFound) {
 		return &runtimeapi.RemovePodSandboxResponse{}, nil
 	}
 	if err != nil {
