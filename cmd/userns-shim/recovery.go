@@ -19,7 +19,7 @@ func (r *recovery) pending() error {
 	if r.reason == nil {
 		return nil
 	}
-	return fmt.Errorf("recovery after the start waits for containerd: %w", r.reason)
+	return fmt.Errorf("recovery after the start: %w", r.reason)
 }
 
 func (r *recovery) wait(reason error) {

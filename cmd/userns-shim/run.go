@@ -21,16 +21,39 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/cri"
 )
 
-// recoverRetry is the pause before containerd is asked again at the start.
-const recoverRetry = time.Second
+const (
+	// recoverRetry is the pause before containerd is asked again at the start.
+	recoverRetry = time.Second
+	// recoverFirst is how long the sockets wait for recovery, which then goes on beside them: a
+	// pod that takes long must not keep kubelet from seeing why the node is not ready.
+	recoverFirst = 5 * time.Second
+)
+
+// errRecovering is why most calls are refused at first.
+var errRecovering = errors.New("pods of the last run are being looked at")
 
 // run serves until ctx ends, and closes the daemon. It recovers first what an earlier run left;
-// while containerd does not answer, only the calls that tell of the node are served.
+// while that goes on, only the calls that tell of the node are served.
 func (d *daemon) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := d.recover(ctx); err != nil {
-		d.node.recovery.wait(err)
+	d.node.recovery.wait(errRecovering)
+	group, ctx := errgroup.WithContext(ctx)
+	recovered := make(chan struct{})
+	group.Go(func() error {
+		d.awaitRecovery(ctx)
+		close(recovered)
+		return nil
+	})
+	select {
+	case <-recovered:
+	case <-time.After(recoverFirst):
 	}
+	group.Go(func() error { return d.serve(ctx, group) })
+	return group.Wait()
+}
+
+// serve opens the sockets and answers on them, in goroutines of group, until ctx ends.
+func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 	listener, err := listenUnix(strings.TrimPrefix(d.cfg.Listen, "unix://"), criSocketMode)
 	if err != nil {
 		return err
@@ -43,6 +66,24 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close(), adminListener.Close())
 	}
+	group.Go(func() error {
+		return admin.Serve(ctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
+	})
+	if metricsListener != nil {
+		group.Go(func() error { return d.metrics.Serve(ctx, metricsListener) })
+	}
+	group.Go(func() error {
+		err := d.engine.WatchOOM(ctx, d.containers.NoteOOM)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	klog.FromContext(ctx).Info("Serving CRI", "address", d.cfg.Listen)
+	return d.serveCRI(ctx, listener)
+}
+
+func (d *daemon) serveCRI(ctx context.Context, listener net.Listener) error {
 	server := grpc.NewServer(cri.Interceptors{
 		Logger: klog.FromContext(ctx),
 		Observe: func(method string, code codes.Code, took time.Duration) {
@@ -51,29 +92,16 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Ready: d.node.recovery.pending,
 	}.ServerOptions()...)
 	cri.Register(server, d.services)
-	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		<-gctx.Done()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		stopGracefully(server)
-		return nil
 	})
-	group.Go(func() error { return server.Serve(listener) })
-	group.Go(func() error { return d.awaitRecovery(gctx) })
-	group.Go(func() error {
-		return admin.Serve(gctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
-	})
-	if metricsListener != nil {
-		group.Go(func() error { return d.metrics.Serve(gctx, metricsListener) })
+	err := server.Serve(listener)
+	if !stop() {
+		<-stopped
 	}
-	group.Go(func() error {
-		err := d.engine.WatchOOM(gctx, d.containers.NoteOOM)
-		if gctx.Err() != nil {
-			return nil
-		}
-		return err
-	})
-	klog.FromContext(ctx).Info("Serving CRI", "address", d.cfg.Listen)
-	return group.Wait()
+	return err
 }
 
 // stopGrace is how long calls that are under way may take to end.
@@ -98,24 +126,24 @@ func (d *daemon) recover(ctx context.Context) error {
 	return nil
 }
 
-// awaitRecovery goes on until containerd has answered once.
-func (d *daemon) awaitRecovery(ctx context.Context) error {
+// awaitRecovery tries until containerd has answered once.
+func (d *daemon) awaitRecovery(ctx context.Context) {
 	ticker := time.NewTicker(recoverRetry)
 	defer ticker.Stop()
-	for d.node.recovery.pending() != nil {
+	for {
+		err := d.recover(ctx)
+		if err == nil {
+			d.node.recovery.done()
+			return
+		}
+		d.node.recovery.wait(err)
 		klog.FromContext(ctx).Info("Waiting for containerd", "address", d.cfg.Containerd.Address)
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
 		}
-		if err := d.recover(ctx); err != nil {
-			d.node.recovery.wait(err)
-			continue
-		}
-		d.node.recovery.done()
 	}
-	return nil
 }
 
 // listenMetrics returns nil where the configuration turns metrics off.

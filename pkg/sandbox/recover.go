@@ -15,11 +15,18 @@ import (
 func (m *Manager) Recover(ctx context.Context) error {
 	var errs []error
 	for _, rec := range m.all() {
-		if err := m.recover(ctx, rec); err != nil {
+		if err := m.recoverBounded(ctx, rec); err != nil {
 			errs = append(errs, fmt.Errorf("recover sandbox %s: %w", rec.ID, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// recoverBounded keeps a sandbox whose network hangs from holding up all others.
+func (m *Manager) recoverBounded(ctx context.Context, rec Record) error {
+	ctx, cancel := context.WithTimeout(ctx, teardownTimeout)
+	defer cancel()
+	return m.recover(ctx, rec)
 }
 
 func (m *Manager) recover(ctx context.Context, rec Record) error {
