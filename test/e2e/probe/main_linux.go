@@ -49,6 +49,11 @@ var commands = map[string]func(args []string) (result, error){
 	"ids":          noArgs(ids),
 	"sendcred":     sendCredentials,
 	"recvcred":     oneArg(receiveCredentials),
+	"signal":       onProcess(signalProcess),
+	"seize":        onProcess(seize),
+	"vmread":       onProcess(readMemory),
+	"sendpidfd":    sendPIDFD,
+	"signalpidfd":  oneArg(signalPIDFD),
 }
 
 func main() {
