@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/moby/sys/mountinfo"
 )
@@ -62,12 +63,29 @@ func (s Scope) addStateFiles(inv Inventory) error {
 				inv.add("fifo", "%s", s.shown(path))
 			case id.MatchString(entry.Name()):
 				inv.add("state file", "%s", s.shown(path))
+				if err := s.addFIFOs(inv, filepath.Join(path, "io")); err != nil {
+					return err
+				}
 				return skipDir(entry)
 			}
 			return nil
 		})
 		if err != nil {
 			return fmt.Errorf("walk state directory %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// addFIFOs lists those of a container, which are in a directory of its own beside its root file system.
+func (s Scope) addFIFOs(inv Inventory, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Type() == fs.ModeNamedPipe {
+			inv.add("fifo", "%s", s.shown(filepath.Join(dir, entry.Name())))
 		}
 	}
 	return nil

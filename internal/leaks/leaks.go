@@ -65,7 +65,8 @@ type Scope struct {
 	Cgroup string
 	// Mark is on the command line of every engine process of the node.
 	Mark string
-	// Daemons are the pids that belong to the node itself.
+	// Daemons are the pids that belong to the node itself. The namespaces and detached mounts that they
+	// hold open count.
 	Daemons []int
 	// HasID tells whether a host id is one that the node gives to pods.
 	HasID func(id uint32) bool
@@ -89,6 +90,7 @@ func (s Scope) Take(ctx context.Context) (Inventory, error) {
 		s.addNetNSPins(inv),
 		s.addCgroups(inv),
 		s.addProcesses(inv),
+		s.addDescriptors(inv),
 		s.addContainerd(ctx, inv),
 		s.addAddresses(inv),
 		s.addLinks(inv),

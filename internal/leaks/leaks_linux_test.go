@@ -47,6 +47,8 @@ func TestCheckNamesEveryKindOfLeak(t *testing.T) {
 		{"process", "sleep 1000", lab.leakProcessByID},
 		{"process", "sleep 1001", lab.leakProcessByNetNS},
 		{"process", "sleep 1002", lab.leakProcessByCgroup},
+		{"daemon's namespace", "net:[", lab.leakNamespaceFD},
+		{"daemon's detached mount", "/", lab.leakCloneFD},
 		{"interface", "stray0 (veth)", lab.leakLink},
 		{"packet filter rule", "10.88.0.7/32", lab.leakRule},
 		{"id range", "2013265920:65536", lab.leakRange},
@@ -275,6 +277,25 @@ func (l *lab) leakProcessByCgroup(t *testing.T) func() error {
 	}
 	l.awaitMember(t, cgroup)
 	return func() error { return errors.Join(endProcess(cmd), labnode.RemoveCgroups(l.cgroup)) }
+}
+
+// leakNamespaceFD lets the test's own process be a daemon.
+func (l *lab) leakNamespaceFD(t *testing.T) func() error {
+	l.scope.Daemons = []int{os.Getpid()}
+	file, err := os.Open(filepath.Join(l.world.ProcDir(), "ns/net"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file.Close
+}
+
+func (l *lab) leakCloneFD(t *testing.T) func() error {
+	l.scope.Daemons = []int{os.Getpid()}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, filepath.Join(l.dir, "state"), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() error { return unix.Close(fd) }
 }
 
 func (l *lab) awaitMember(t *testing.T, cgroup string) {
