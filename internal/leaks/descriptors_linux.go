@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,24 +49,31 @@ func addDescriptorsOf(inv Inventory, pid int) error {
 			continue
 		}
 		id, ok := pathMount(filepath.Join(dir, "fdinfo", entry.Name()))
-		if ok && !mounts[id] && !isProc(filepath.Join(dir, "fd", entry.Name())) {
+		if ok && !mounts[id] && !isLasting(filepath.Join(dir, "fd", entry.Name())) {
 			inv.add("daemon's detached mount", "%s", target)
 		}
 	}
 	return nil
 }
 
-// isNamespace knows links such as "user:[4026531837]".
+// isNamespace knows links such as "user:[4026531837]" of the kinds that pods have pinned. Mount namespaces are
+// left out: a daemon keeps one to stage clones in.
 func isNamespace(link string) bool {
 	kind, _, found := strings.Cut(link, ":[")
-	return found && kind != "pipe" && kind != "socket" && kind != "anon_inode" && !strings.Contains(kind, "/")
+	return found && slices.Contains([]string{"user", "net", "ipc", "uts", "pid"}, kind)
 }
 
-// isProc knows the private /proc that pathrs-lite makes at its first use and keeps for the life of a
-// process. No pod's mount is a clone of a /proc.
-func isProc(path string) bool {
+// isLasting knows the detached mounts that a daemon makes at their first use and keeps until it ends, none
+// of which is a pod's: pathrs-lite's private /proc, and the tmpfs of mode 0700 in which pkg/mounts stages
+// clones before Linux 6.15.
+func isLasting(path string) bool {
 	var fs unix.Statfs_t
-	return unix.Statfs(path, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+	var dir unix.Stat_t
+	if unix.Statfs(path, &fs) != nil || unix.Stat(path, &dir) != nil {
+		return false
+	}
+	stage := fs.Type == unix.TMPFS_MAGIC && dir.Mode == unix.S_IFDIR|0o700 && dir.Uid == 0
+	return fs.Type == unix.PROC_SUPER_MAGIC || stage
 }
 
 func mountIDs(dir string) (map[int]bool, error) {

@@ -94,6 +94,52 @@ func TestCheckPassesOverWhatMayStay(t *testing.T) {
 	}
 }
 
+// TestCheckPassesOverWhatADaemonKeeps holds that a private /proc and a stage for clones are no leak.
+func TestCheckPassesOverWhatADaemonKeeps(t *testing.T) {
+	testkit.RequireRoot(t)
+	lab := newLab(t)
+	lab.scope.Daemons = []int{os.Getpid()}
+	before := lab.take(t)
+	for fsType, mode := range map[string]string{"proc": "", "tmpfs": "0700"} {
+		openDetached(t, fsType, mode)
+	}
+	namespace, err := os.Open(filepath.Join(lab.world.ProcDir(), "ns/mnt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer namespace.Close()
+	if found := lab.check(t, before, 0); len(found) != 0 {
+		t.Errorf("found %v", found)
+	}
+	openDetached(t, "tmpfs", "0755")
+	if found := lab.check(t, before, 0); !names(found, "daemon's detached mount", "/") {
+		t.Errorf("found %v, want a tmpfs that is no stage", found)
+	}
+}
+
+// openDetached holds a detached file system open until the test ends.
+func openDetached(t *testing.T, fsType, mode string) {
+	t.Helper()
+	fs, err := unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fs)
+	if mode != "" {
+		if err := unix.FsconfigSetString(fs, "mode", mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		t.Fatal(err)
+	}
+	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(mnt) })
+}
+
 func TestCheckNamesContainerdsRecords(t *testing.T) {
 	c := nodetest.StartContainerd(t)
 	conn, err := c.Dial()
