@@ -58,6 +58,14 @@ func (r Record) Mapping() *ocispec.IDMapping {
 	return &ocispec.IDMapping{ContainerID: 0, HostID: r.Range.Start, Length: r.Range.Length}
 }
 
+// rangeText is the range for the log, or that the pod uses the host's ids.
+func (r Record) rangeText() string {
+	if r.Range == nil {
+		return "host"
+	}
+	return r.Range.String()
+}
+
 // Paths are where a sandbox keeps its files.
 type Paths struct {
 	Dir        string // everything below belongs to the sandbox

@@ -132,7 +132,7 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 	m.notify(EventCreated, rec)
 	m.notify(EventStarted, rec)
 	klog.FromContext(ctx).V(2).Info("Pod sandbox ready", "sandbox", rec.ID,
-		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "range", rec.Range)
+		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "range", rec.rangeText())
 	return rec, nil
 }
 
