@@ -364,3 +364,17 @@ func TestStopRetriesNamespaces(t *testing.T) {
 		t.Errorf("namespaces were removed %d times, want again after the failure", got)
 	}
 }
+
+// Two requests may remove one sandbox at once: the later one finds its work done.
+func TestTeardownOfARemovedSandbox(t *testing.T) {
+	n := newNode(t, nil)
+	rec := n.mustRun(t, podSpec("a"))
+	if err := n.Remove(t.Context(), rec.ID); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{"Halt": n.Halt(rec.ID), "Stop": n.Stop(t.Context(), rec.ID), "Remove": n.Remove(t.Context(), rec.ID)} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -12,11 +12,14 @@ import (
 )
 
 // Stop takes the sandbox's process, network and namespaces away; its record, name and range stay until
-// Remove. Halt comes before, and then the stop of its containers. It is idempotent.
+// Remove. Halt comes before, and then the stop of its containers. It is idempotent, and an unknown id is done.
 func (m *Manager) Stop(ctx context.Context, id string) error {
 	m.locks.Lock(id)
 	defer m.locks.Unlock(id)
 	rec, err := m.Get(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -32,6 +35,9 @@ func (m *Manager) Halt(id string) error {
 	m.locks.Lock(id)
 	defer m.locks.Unlock(id)
 	rec, err := m.Get(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil // removed by another request meanwhile
+	}
 	if err != nil || rec.Phase == PhaseStopped {
 		return err
 	}
