@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/url"
 	"strings"
 
 	"k8s.io/klog/v2"
@@ -73,7 +74,30 @@ func (a *adapter) session(ctx context.Context, target string, raw rawStreams, ru
 // WebSocket it passes streams that nobody asked for, and a stdin that has already
 // ended would end the container's.
 type wanted struct {
-	stdin, stdout, stderr bool
+	stdin, stdout, stderr, tty bool
+}
+
+// marks is a letter for each of w's streams.
+func (w wanted) marks() string {
+	var b strings.Builder
+	for _, f := range []struct {
+		set  bool
+		mark byte
+	}{{w.stdin, 'i'}, {w.stdout, 'o'}, {w.stderr, 'e'}, {w.tty, 't'}} {
+		if f.set {
+			b.WriteByte(f.mark)
+		}
+	}
+	return b.String()
+}
+
+func decodeMarks(marks string) wanted {
+	return wanted{
+		stdin:  strings.Contains(marks, "i"),
+		stdout: strings.Contains(marks, "o"),
+		stderr: strings.Contains(marks, "e"),
+		tty:    strings.Contains(marks, "t"),
+	}
 }
 
 // encode puts w in front of a container's id, which cri-streaming carries from the
@@ -82,16 +106,7 @@ func (w wanted) encode(id string) string {
 	if id == "" {
 		return ""
 	}
-	var b strings.Builder
-	for _, f := range []struct {
-		set  bool
-		mark byte
-	}{{w.stdin, 'i'}, {w.stdout, 'o'}, {w.stderr, 'e'}} {
-		if f.set {
-			b.WriteByte(f.mark)
-		}
-	}
-	return b.String() + "@" + id
+	return w.marks() + "@" + id
 }
 
 func decodeTarget(target string) (wanted, string, error) {
@@ -99,9 +114,16 @@ func decodeTarget(target string) (wanted, string, error) {
 	if !ok {
 		return wanted{}, "", fmt.Errorf("stream request for %q: no marks of its streams", target)
 	}
-	return wanted{
-		stdin:  strings.Contains(marks, "i"),
-		stdout: strings.Contains(marks, "o"),
-		stderr: strings.Contains(marks, "e"),
-	}, id, nil
+	return decodeMarks(marks), id, nil
+}
+
+// mark puts w into the URL of a request, for the protocols whose streams have to be
+// known before cri-streaming tells.
+func (w wanted) mark(rawURL string) (string, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "", fmt.Errorf("URL of a stream request: %w", err)
+	}
+	u.Path = "/" + w.marks() + u.Path
+	return u.String(), nil
 }

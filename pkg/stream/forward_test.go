@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // serve accepts connections on a loopback port until the test ends.
@@ -216,6 +217,23 @@ func TestForwardPortRefused(t *testing.T) {
 // TestServerPortForward uses kubectl's own client: several ports, many connections at
 // once over one session.
 func TestServerPortForward(t *testing.T) {
+	for name, dial := range dialers {
+		t.Run(name, func(t *testing.T) { testPortForward(t, dial) })
+	}
+}
+
+// dialers are the ways in which kubectl forwards ports.
+var dialers = map[string]func(*url.URL) (httpstream.Dialer, error){
+	"SPDY": func(u *url.URL) (httpstream.Dialer, error) {
+		transport, upgrader, err := spdy.RoundTripperFor(&restConfig)
+		return spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, u), err
+	},
+	"WebSocket": func(u *url.URL) (httpstream.Dialer, error) {
+		return portforward.NewSPDYOverWebsocketDialerForStreaming(u, &restConfig)
+	},
+}
+
+func testPortForward(t *testing.T, dial func(*url.URL) (httpstream.Dialer, error)) {
 	const conns = 50
 	ports := map[uint16]uint16{}
 	s := startServer(t, runner{forward: func(ctx context.Context, id string, port uint16, client io.ReadWriteCloser) error {
@@ -230,7 +248,7 @@ func TestServerPortForward(t *testing.T) {
 			_, _ = fmt.Fprintf(c, "%d:%s", p, bytes.ToUpper(got))
 		})
 	}
-	local := kubectlForward(t, s, []string{"0:80", "0:8080", "0:9"})
+	local := kubectlForward(t, s, dial, []string{"0:80", "0:8080", "0:9"})
 	var all sync.WaitGroup
 	for i := range conns {
 		p := local[i%2]
@@ -248,7 +266,7 @@ func TestServerPortForward(t *testing.T) {
 	}
 }
 
-func kubectlForward(t *testing.T, s *Server, ports []string) []portforward.ForwardedPort {
+func kubectlForward(t *testing.T, s *Server, dial func(*url.URL) (httpstream.Dialer, error), ports []string) []portforward.ForwardedPort {
 	t.Helper()
 	resp, err := s.GetPortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "s1"})
 	if err != nil {
@@ -258,13 +276,12 @@ func kubectlForward(t *testing.T, s *Server, ports []string) []portforward.Forwa
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport, upgrader, err := spdy.RoundTripperFor(&restConfig)
+	dialer, err := dial(u)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop, ready := make(chan struct{}), make(chan struct{})
-	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u)
-	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, ports, stop, ready, io.Discard, io.Discard)
+	f, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, ports, stop, ready, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

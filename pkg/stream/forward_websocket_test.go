@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -71,4 +72,43 @@ func receive(t *testing.T, ws *websocket.Conn) []byte {
 		t.Fatal(err)
 	}
 	return msg
+}
+
+// TestServerTunnelRefusals holds that a tunnel is refused as plain HTTP before a WebSocket is there.
+func TestServerTunnelRefusals(t *testing.T) {
+	s := startServer(t, runner{forward: func(context.Context, string, uint16, io.ReadWriteCloser) error { return nil }})
+	resp, err := s.GetPortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "s1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ name, url, protocol string }{
+		{"unknown token", "ws://" + s.Address() + "/portforward/guess", "SPDY/3.1+portforward.k8s.io"},
+		{"unknown protocol", "ws" + strings.TrimPrefix(resp.GetUrl(), "http"), "SPDY/3.1+other.k8s.io"},
+	} {
+		ws, err := websocket.Dial(tc.url, tc.protocol, "http://"+s.Address())
+		if err == nil {
+			_ = ws.Close()
+			t.Errorf("%s: a tunnel was opened", tc.name)
+		}
+	}
+}
+
+// TestServerTunnelEndsWithServer holds that Close waits for tunnels, and for their goroutines.
+func TestServerTunnelEndsWithServer(t *testing.T) {
+	s := startServer(t, runner{})
+	resp, err := s.GetPortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "s1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws, err := websocket.Dial("ws"+strings.TrimPrefix(resp.GetUrl(), "http"), "SPDY/3.1+portforward.k8s.io", "http://"+s.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	if err := s.Close(within(t, 5*time.Second)); err != nil {
+		t.Error(err)
+	}
+	if _, err := ws.Read(make([]byte, 1)); err == nil {
+		t.Error("tunnel goes on without its server")
+	}
 }

@@ -48,6 +48,7 @@ type Server struct {
 	logger    klog.Logger
 	runtime   Runtime
 	streaming streaming.Server
+	idle      time.Duration
 	http      *http.Server
 	listener  *listener
 	serving   sync.WaitGroup
@@ -64,12 +65,14 @@ func NewServer(ctx context.Context, opts ServerOptions) (*Server, error) {
 		return nil, fmt.Errorf("listen for streaming clients: %w", err)
 	}
 	s := &Server{logger: klog.FromContext(ctx), runtime: opts.Runtime, listener: newListener(tcp)}
-	s.streaming, err = streaming.NewServer(opts.config(tcp.Addr()), &adapter{server: s})
+	config := opts.config(tcp.Addr())
+	s.idle = config.StreamIdleTimeout
+	s.streaming, err = streaming.NewServer(config, &adapter{server: s})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("streaming server: %w", err), tcp.Close())
 	}
 	s.http = &http.Server{
-		Handler:           s.streaming,
+		Handler:           s.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return klog.NewContext(context.Background(), s.logger) },
 		ConnContext:       s.listener.connContext,
@@ -103,25 +106,37 @@ func (s *Server) Address() string { return s.listener.Addr().String() }
 // GetExec returns the URL at which the request will be served, once. Errors carry gRPC
 // codes: InvalidArgument, and ResourceExhausted with too many URLs unused.
 func (s *Server) GetExec(req *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	return s.streaming.GetExec(&runtimeapi.ExecRequest{
-		ContainerId: wanted{req.GetStdin(), req.GetStdout(), req.GetStderr()}.encode(req.GetContainerId()),
+	want := wanted{req.GetStdin(), req.GetStdout(), req.GetStderr(), req.GetTty()}
+	resp, err := s.streaming.GetExec(&runtimeapi.ExecRequest{
+		ContainerId: want.encode(req.GetContainerId()),
 		Cmd:         req.GetCmd(),
-		Tty:         req.GetTty(),
-		Stdin:       req.GetStdin(),
-		Stdout:      req.GetStdout(),
-		Stderr:      req.GetStderr(),
+		Tty:         want.tty,
+		Stdin:       want.stdin,
+		Stdout:      want.stdout,
+		Stderr:      want.stderr,
 	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Url, err = want.mark(resp.GetUrl())
+	return resp, err
 }
 
 // GetAttach is GetExec for the container's first process.
 func (s *Server) GetAttach(req *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	return s.streaming.GetAttach(&runtimeapi.AttachRequest{
-		ContainerId: wanted{req.GetStdin(), req.GetStdout(), req.GetStderr()}.encode(req.GetContainerId()),
-		Tty:         req.GetTty(),
-		Stdin:       req.GetStdin(),
-		Stdout:      req.GetStdout(),
-		Stderr:      req.GetStderr(),
+	want := wanted{req.GetStdin(), req.GetStdout(), req.GetStderr(), req.GetTty()}
+	resp, err := s.streaming.GetAttach(&runtimeapi.AttachRequest{
+		ContainerId: want.encode(req.GetContainerId()),
+		Tty:         want.tty,
+		Stdin:       want.stdin,
+		Stdout:      want.stdout,
+		Stderr:      want.stderr,
 	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Url, err = want.mark(resp.GetUrl())
+	return resp, err
 }
 
 // GetPortForward is GetExec for the ports of a pod.

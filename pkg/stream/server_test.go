@@ -56,13 +56,16 @@ func startServer(t *testing.T, r Runtime) *Server {
 
 var restConfig rest.Config
 
-// protocols are the ways in which a client can come. With WebSocket, cri-streaming
-// serves the fourth version at most, in which a client cannot end its stdin alone.
+// protocols are the ways in which a client can come. In the fourth version over WebSocket
+// a client cannot end its stdin alone.
 var protocols = map[string]func(*url.URL) (remotecommand.Executor, error){
 	"SPDY": func(u *url.URL) (remotecommand.Executor, error) {
 		return remotecommand.NewSPDYExecutor(&restConfig, http.MethodPost, u)
 	},
 	"WebSocket": func(u *url.URL) (remotecommand.Executor, error) {
+		return remotecommand.NewWebSocketExecutor(&restConfig, http.MethodGet, u.String())
+	},
+	"WebSocket v4": func(u *url.URL) (remotecommand.Executor, error) {
 		return remotecommand.NewWebSocketExecutorForProtocols(&restConfig, http.MethodGet, u.String(), "v4.channel.k8s.io")
 	},
 }
@@ -101,26 +104,30 @@ func TestServerExec(t *testing.T) {
 		_, _ = io.WriteString(s.Stderr, "oops")
 		return 7, err
 	}})
-	u, err := url.Parse(execURL(t, s, &runtimeapi.ExecRequest{
-		ContainerId: "c1", Cmd: []string{"ls", "-l"}, Stdin: true, Stdout: true, Stderr: true,
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := protocols["SPDY"](u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out, errs bytes.Buffer
-	err = e.StreamWithContext(t.Context(), remotecommand.StreamOptions{
-		Stdin: strings.NewReader(strings.Repeat("x", 100_000)), Stdout: &out, Stderr: &errs,
-	})
-	var exit utilexec.ExitError
-	if !errors.As(err, &exit) || exit.ExitStatus() != 7 {
-		t.Errorf("Stream: %v, want exit code 7", err)
-	}
-	if out.String() != `c1 ["ls" "-l"] read 100000` || errs.String() != "oops" {
-		t.Errorf("stdout %q, stderr %q", out.String(), errs.String())
+	for _, name := range []string{"SPDY", "WebSocket"} {
+		t.Run(name, func(t *testing.T) {
+			u, err := url.Parse(execURL(t, s, &runtimeapi.ExecRequest{
+				ContainerId: "c1", Cmd: []string{"ls", "-l"}, Stdin: true, Stdout: true, Stderr: true,
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := protocols[name](u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out, errs bytes.Buffer
+			err = e.StreamWithContext(t.Context(), remotecommand.StreamOptions{
+				Stdin: strings.NewReader(strings.Repeat("x", 100_000)), Stdout: &out, Stderr: &errs,
+			})
+			var exit utilexec.ExitError
+			if !errors.As(err, &exit) || exit.ExitStatus() != 7 {
+				t.Errorf("Stream: %v, want exit code 7", err)
+			}
+			if out.String() != `c1 ["ls" "-l"] read 100000` || errs.String() != "oops" {
+				t.Errorf("stdout %q, stderr %q", out.String(), errs.String())
+			}
+		})
 	}
 }
 
@@ -280,25 +287,17 @@ func TestServerManyStreams(t *testing.T) {
 
 func TestServerTokens(t *testing.T) {
 	s := startServer(t, runner{exec: func(context.Context, string, []string, Streams) (int, error) { return 0, nil }})
-	u := execURL(t, s, &runtimeapi.ExecRequest{ContainerId: "c1", Stdout: true})
-	overSPDY := func() error {
-		parsed, err := url.Parse(u)
-		if err != nil {
-			t.Fatal(err)
+	overEach(t, func(t *testing.T, connect func(string) remotecommand.Executor) {
+		u := execURL(t, s, &runtimeapi.ExecRequest{ContainerId: "c1", Stdout: true})
+		if err := connect(u).StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: io.Discard}); err != nil {
+			t.Errorf("first use: %v", err)
 		}
-		e, err := protocols["SPDY"](parsed)
-		if err != nil {
-			t.Fatal(err)
+		err := connect(u).StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: io.Discard})
+		if err == nil || !strings.Contains(err.Error(), "404") {
+			t.Errorf("second use of a token: %v, want 404", err)
 		}
-		return e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: io.Discard})
-	}
-	if err := overSPDY(); err != nil {
-		t.Errorf("first use: %v", err)
-	}
-	if err := overSPDY(); err == nil {
-		t.Error("a token was taken twice")
-	}
-	for _, path := range []string{"/", "/exec/", "/exec/guess", "/attach/guess", "/portforward/guess"} {
+	})
+	for _, path := range []string{"/", "/exec/", "/exec/guess", "/attach/guess", "/o/exec/guess", "/o/attach/guess", "/portforward/guess"} {
 		resp, err := http.Get("http://" + s.Address() + path)
 		if err != nil {
 			t.Fatal(err)
