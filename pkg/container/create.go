@@ -39,7 +39,7 @@ func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (str
 	if err := checkMapping(sb, spec); err != nil {
 		return "", err
 	}
-	handler, err := m.handler(sb)
+	handler, err := m.Handler(sb)
 	if err != nil {
 		return "", err
 	}

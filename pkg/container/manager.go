@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/moby/locker"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -221,6 +222,12 @@ func (m *Manager) all() []Record {
 	return slices.Collect(maps.Values(m.records))
 }
 
+// Specification returns what containerd keeps for the container. An error wraps errdefs.ErrNotFound
+// where it has lost the container.
+func (m *Manager) Specification(ctx context.Context, id string) (*specs.Spec, error) {
+	return m.opts.Records.RecordSpec(ctx, id)
+}
+
 // of returns every record of a sandbox.
 func (m *Manager) of(sandboxID string) []Record {
 	return slices.DeleteFunc(m.all(), func(r Record) bool { return r.SandboxID != sandboxID })
@@ -275,7 +282,9 @@ func (m *Manager) notify(kind sandbox.EventKind, rec Record) {
 	}
 }
 
-func (m *Manager) handler(sb sandbox.Record) (Handler, error) {
+// Handler is the runtime handler of a sandbox's containers. An error wraps ErrUnsupported where the
+// configuration has it no longer.
+func (m *Manager) Handler(sb sandbox.Record) (Handler, error) {
 	name := cmp.Or(sb.Spec.RuntimeHandler, m.opts.DefaultHandler)
 	h, ok := m.opts.Handlers[name]
 	if !ok {

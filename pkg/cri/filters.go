@@ -1,8 +1,6 @@
 package cri
 
 import (
-	"encoding/json"
-	"fmt"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -32,13 +30,4 @@ func matchesLabels(labels, selector map[string]string) bool {
 		}
 	}
 	return true
-}
-
-// verbose renders an object for the info map of a verbose answer, under the key that crictl prints.
-func verbose(v any) (map[string]string, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encode verbose information: %w", err)
-	}
-	return map[string]string{"info": string(data)}, nil
 }

@@ -62,14 +62,14 @@ func (s *runtimeService) ListContainers(_ context.Context, req *runtimeapi.ListC
 	return resp, nil
 }
 
-func (s *runtimeService) ContainerStatus(_ context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+func (s *runtimeService) ContainerStatus(ctx context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
 	rec, err := s.Containers.Get(req.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
 	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(rec)}
 	if req.GetVerbose() {
-		if resp.Info, err = verbose(rec); err != nil {
+		if resp.Info, err = s.containerInfo(ctx, rec); err != nil {
 			return nil, err
 		}
 	}

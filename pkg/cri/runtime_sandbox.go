@@ -85,7 +85,7 @@ func (s *runtimeService) PodSandboxStatus(_ context.Context, req *runtimeapi.Pod
 		Timestamp:          time.Now().UnixNano(),
 	}
 	if req.GetVerbose() {
-		if resp.Info, err = verbose(rec); err != nil {
+		if resp.Info, err = s.sandboxInfo(rec); err != nil {
 			return nil, err
 		}
 	}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -69,17 +68,7 @@ func running(t *testing.T, n *nodetest.Node, command string) int {
 // initPID is the host's number of the pod's process, as its verbose status has it.
 func initPID(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) int {
 	t.Helper()
-	resp, err := n.Runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod.ID, Verbose: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var info struct {
-		PID *int `json:"pid"`
-	}
-	if err := json.Unmarshal([]byte(resp.Info["info"]), &info); err != nil || info.PID == nil {
-		t.Fatalf("verbose status has no pid: %v: %q", err, resp.Info["info"])
-	}
-	return *info.PID
+	return *podInfo(t, n, pod.ID).PID
 }
 
 // eventually waits until the condition holds.

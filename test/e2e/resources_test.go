@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -359,19 +357,9 @@ func TestUpdatePodSandboxResources(t *testing.T) {
 
 func wantInfo(t *testing.T, n *nodetest.Node, id string, overhead, memory, shares string) {
 	t.Helper()
-	resp, err := n.Runtime.PodSandboxStatus(context.Background(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
-	if err != nil {
-		t.Fatal(err)
+	info := podInfo(t, n, id)
+	if info.Overhead.Linux["memory_limit_in_bytes"].String() != overhead || info.Resources.Linux["memory_limit_in_bytes"].String() != memory ||
+		info.Resources.Linux["cpu_shares"].String() != shares {
+		t.Errorf("verbose status has overhead %v and resources %v, want those of the update", info.Overhead, info.Resources)
 	}
-	for _, text := range resp.Info {
-		var info struct {
-			Overhead  map[string]json.Number `json:"overhead"`
-			Resources map[string]json.Number `json:"resources"`
-		}
-		if json.Unmarshal([]byte(text), &info) == nil && info.Overhead["memoryLimit"].String() == overhead &&
-			info.Resources["memoryLimit"].String() == memory && info.Resources["cpuShares"].String() == shares {
-			return
-		}
-	}
-	t.Errorf("verbose status is %v, want the resources of the update in it", resp.Info)
 }
