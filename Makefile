@@ -71,11 +71,13 @@ $(GO_STAMP): FORCE
 FORCE:
 
 # Debian packages: installed when root, else named.
-.PHONY: build-deps test-deps
+.PHONY: build-deps test-deps vm-deps
 build-deps:
 	@hack/deps.sh build
 test-deps:
 	@hack/deps.sh test
+vm-deps:
+	@hack/deps.sh vm
 
 ##
 ## Tests. Unit and integration are two runs of one set of tests:
@@ -89,6 +91,7 @@ test-deps:
 ##                linter forbids os.Geteuid in tests), so that none is left out
 ##                of this run.
 ##   e2e          test/e2e, on the programs in bin/.
+##   e2e-vm       tests of test/e2e inside of an emulated machine (hack/vm).
 ##
 ## internal/layering belongs to lint: it asks the go command, which has no
 ## module cache as uid 65534.
@@ -121,6 +124,11 @@ integration: tools require-root | build-deps test-deps ## tests that need root, 
 e2e: build tools require-root | test-deps ## the real thing end to end
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
 	@hack/tier.sh e2e
+
+.PHONY: e2e-vm
+e2e-vm: build tools require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
+	@hack/tier.sh e2e-vm
 
 .PHONY: require-root
 require-root:

@@ -2,6 +2,7 @@
 #
 # deps.sh build   what is needed to compile: make, a C compiler, pkg-config, libseccomp
 # deps.sh test    what the tests run beside that
+# deps.sh vm      what the virtual machine of the e2e-vm tier needs
 #
 # Each need is checked by what it provides, not by the name of a package, so
 # that other distributions pass as well. What is missing is installed when this
@@ -47,6 +48,12 @@ test_needs() {
     require strace has_cmd strace
 }
 
+vm_needs() {
+    require qemu-system-x86 has_cmd qemu-system-x86_64
+    require mmdebstrap has_cmd mmdebstrap
+    require e2fsprogs has_cmd mke2fs
+}
+
 # apt_install installs packages; the package lists are fetched only when the
 # ones at hand do not do, as on a fresh image that has none.
 apt_install() {
@@ -59,9 +66,9 @@ apt_install() {
 
 tier=${1:-}
 case $tier in
-build | test) "${tier}_needs" ;;
+build | test | vm) "${tier}_needs" ;;
 *)
-    echo "usage: $0 build|test" >&2
+    echo "usage: $0 build|test|vm" >&2
     exit 2
     ;;
 esac

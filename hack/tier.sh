@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# tier.sh unit|integration|e2e: run one tier of tests (the Makefile says what each
+# tier.sh unit|integration|e2e|e2e-vm: run one tier of tests (the Makefile says what each
 # is) with gotestsum from bin/.
 #
 # All output goes to _output/TIER.log; the terminal gets the failures with their
@@ -51,24 +51,31 @@ e2e)
     args=(-count 1 -timeout 25m)
     packages=$(go list ./test/e2e/...)
     ;;
+e2e-vm)
+    command=(hack/vm/run.sh -test.run "${RUN:-TestResources|TestAppArmor|TestMemorySwap|TestUnifiedMap|TestStatsAreTheKernels}")
+    ;;
 *)
-    echo "usage: $0 unit|integration|e2e" >&2
+    echo "usage: $0 unit|integration|e2e|e2e-vm" >&2
     exit 2
     ;;
 esac
-[[ -n $packages ]] || {
+if [[ $tier == e2e-vm ]]; then
+    args=(--raw-command --ignore-non-json-output-lines -- "${command[@]}")
+elif [[ -n $packages ]]; then
+    # shellcheck disable=SC2206 # one argument per package
+    args=(-- "${args[@]}" $packages)
+else
     echo "$tier: no package has tests of this tier" >&2
     exit 1
-}
+fi
 
 mkdir -p "$output"
 log=$output/$tier.log
 echo "$tier: running, output in _output/$tier.log"
 status=0
-# shellcheck disable=SC2086 # one argument per package
 "$bin/gotestsum" --format standard-verbose \
     --jsonfile "$output/$tier.json" --junitfile "$output/$tier.xml" \
-    -- "${args[@]}" $packages >"$log" 2>&1 </dev/null || status=$?
+    "${args[@]}" >"$log" 2>&1 </dev/null || status=$?
 
 # The end of the log: the sections "=== Skipped", "=== Failed", "=== Errors",
 # and the line that counts.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,6 +89,7 @@ var (
 	cpusetCPU = control{"cpuset", "cpuset.cpus", "cpuset.cpus"}
 	cpusetMem = control{"cpuset", "cpuset.mems", "cpuset.mems"}
 	memory    = control{"memory", "memory.limit_in_bytes", "memory.max"}
+	memSwap   = control{"memory", "memory.memsw.limit_in_bytes", "memory.swap.max"}
 )
 
 func TestResources(t *testing.T) {
@@ -115,6 +117,64 @@ func TestResources(t *testing.T) {
 			t.Errorf("ContainerStatus reports %v", got)
 		}
 	})
+}
+
+// TestMemorySwap: CRI counts memory and swap together, as cgroup v1 does; v2 counts swap alone.
+func TestMemorySwap(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	for name, tt := range map[string]struct {
+		limit        int64
+		want1, want2 string
+	}{
+		"none":      {64 << 20, "67108864", "0"},
+		"some":      {96 << 20, "100663296", "33554432"},
+		"no answer": {0, "67108864", "0"}, // a memory limit alone forbids swap
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+				c := n.RunPod(t, opts...).Run(t, image, limits(&runtimeapi.LinuxContainerResources{
+					MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: tt.limit,
+				}))
+				limitCase{memSwap, tt.want1, tt.want2}.check(t, c)
+			})
+		})
+	}
+}
+
+// TestHugepageLimits: where the host counts huge pages the limit is in the cgroup; elsewhere the container starts
+// without, for kubelet sends limits of every size to every container.
+func TestHugepageLimits(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	resources := limits(&runtimeapi.LinuxContainerResources{
+		HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}},
+	})
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		c := n.RunPod(t, opts...).Run(t, image, resources)
+		if !hugetlb(t) {
+			return
+		}
+		limitCase{control{"hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"}, "4194304", "4194304"}.check(t, c)
+	})
+	pod := n.RunPod(t)
+	wantCreateError(t, pod, image, codes.InvalidArgument, "page size", limits(&runtimeapi.LinuxContainerResources{
+		HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "huge", Limit: 1}},
+	}))
+}
+
+// hugetlb says that a hierarchy of the host has the controller.
+func hugetlb(t *testing.T) bool {
+	t.Helper()
+	if !unified() {
+		_, err := os.Stat("/sys/fs/cgroup/hugetlb")
+		return err == nil
+	}
+	text, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Contains(strings.Fields(string(text)), "hugetlb")
 }
 
 // TestMemoryLimitKills lets a container take more than it may have.

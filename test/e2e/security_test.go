@@ -357,27 +357,6 @@ func TestSeccompProfileThatIsMissingOrMalformed(t *testing.T) {
 	}
 }
 
-// TestAppArmorWhereTheHostHasNone is the clear error; no profile and Unconfined need none.
-func TestAppArmorWhereTheHostHasNone(t *testing.T) {
-	if enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil && strings.HasPrefix(string(enabled), "Y") {
-		t.Skip("the host has AppArmor")
-	}
-	n := sharedNode(t)
-	image := n.Image(t, labimage.Demo)
-	appArmor := func(kind runtimeapi.SecurityProfile_ProfileType, ref string) nodetest.ContainerOption {
-		return security(func(s *runtimeapi.LinuxContainerSecurityContext) {
-			s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: ref}
-		})
-	}
-	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
-		pod := n.RunPod(t, opts...)
-		pod.Run(t, image)
-		pod.Run(t, image, appArmor(runtimeapi.SecurityProfile_Unconfined, ""))
-		wantCreateError(t, pod, image, codes.FailedPrecondition, "AppArmor", appArmor(runtimeapi.SecurityProfile_RuntimeDefault, ""))
-		wantCreateError(t, pod, image, codes.FailedPrecondition, "e2e-profile", appArmor(runtimeapi.SecurityProfile_Localhost, "e2e-profile"))
-	})
-}
-
 // TestSELinuxOptionsWhereTheHostHasNone: labels are ignored there, as on containerd, but not what is none.
 func TestSELinuxOptionsWhereTheHostHasNone(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {

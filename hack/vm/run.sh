@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+#
+# run.sh [test flags]: run test/e2e inside of a virtual machine: another kernel
+# (Debian's 6.1), cgroup v2, systemd, AppArmor. Prints what `go test -json` would
+# print, and fails when a test fails, when the machine crashes and when
+# E2E_VM_TIMEOUT (seconds) is over. The kernel's and systemd's messages go to
+# _output/e2e-vm.console.
+#
+# Everything is emulated in software, so that it runs on machines without
+# virtualization; several times slower than the e2e tier.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+bin=$PWD/bin vm=$PWD/bin/vm output=$PWD/_output
+timeout=${E2E_VM_TIMEOUT:-1500}
+mkdir -p "$output"
+hack/vm/image.sh "$vm"
+
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+mkdir -p "$work/payload/bin" "$work/payload/test/e2e"
+cp -L "$bin"/{userns-shim,userns-shim-init,containerd,containerd-shim-runc-v2,ctr,runc,probe} "$work/payload/bin/"
+cp -rL "$bin/cni" "$work/payload/bin/"
+CGO_ENABLED=0 go test -c -trimpath -o "$work/payload/bin/e2e.test" ./test/e2e
+{
+    printf 'TEST_FLAGS=%q\n' "$*"
+    printf 'TEST_TIMEOUT=%ss\n' "$((timeout - 60))"
+} >"$work/payload/settings"
+truncate -s 1G "$work/payload.img"
+mke2fs -q -F -t ext4 -d "$work/payload" "$work/payload.img"
+
+# -snapshot keeps root.img as it is.
+timeout --kill-after=10 "$timeout" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 \
+    -nographic -no-reboot -nodefaults -snapshot \
+    -kernel "$vm/vmlinuz" \
+    -append 'root=/dev/nvme0n1 rw console=ttyS0 psi=1 apparmor=1 security=apparmor panic=1 quiet systemd.show_status=no' \
+    -drive file="$vm/root.img",if=none,id=root,format=raw -device nvme,drive=root,serial=root \
+    -drive file="$work/payload.img",if=none,id=payload,format=raw -device nvme,drive=payload,serial=payload \
+    -serial "file:$output/e2e-vm.console" -serial "file:$work/tests" </dev/null &
+machine=$!
+
+# The file of the second port is followed until the machine is gone.
+touch "$work/tests"
+tail -f --pid="$machine" -n +1 "$work/tests" 2>/dev/null | grep --line-buffered -v '^E2E-VM-EXIT ' |
+    go tool test2json -t -p github.com/userns-shim/userns-shim/test/e2e || true
+status=0
+wait "$machine" || status=$?
+
+ended=$(sed -n 's/^E2E-VM-EXIT \([0-9]*\).*/\1/p' "$work/tests")
+if [[ -z $ended ]]; then
+    echo "e2e-vm: the machine ended before the tests did (exit status $status of QEMU; 124 is a time-out after ${timeout} s); its last messages:" >&2
+    tail -n 40 "$output/e2e-vm.console" >&2
+    exit 1
+fi
+exit "$ended"
