@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/state"
 	"github.com/userns-shim/userns-shim/pkg/stream"
 )
 
@@ -44,7 +45,7 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, streams str
 	if err != nil {
 		return 0, err
 	}
-	execID := newID()
+	execID := state.NewID()
 	io, err := stream.OpenExec(ctx, stream.ExecOptions{Dir: m.Paths(rec.ID).IO, ID: execID, Streams: streams})
 	if err != nil {
 		return 0, err

@@ -1,18 +1,12 @@
 package container
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -81,7 +75,7 @@ func (m *Manager) unlock(id string) { _ = m.locks.Unlock(id) }
 
 func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler Handler) Record {
 	rec := Record{
-		ID:          newID(),
+		ID:          state.NewID(),
 		SandboxID:   sb.ID,
 		Spec:        spec,
 		ImageID:     image.ID,
@@ -123,53 +117,25 @@ func checkMapping(sb sandbox.Record, spec Spec) error {
 // reserve commits the name with the record of a container to be. It returns the id of a
 // container that was created from the same request before.
 func (m *Manager) reserve(rec Record) (holder string, err error) {
-	key := nameKey(rec)
 	err = m.opts.DB.Update(func(tx *state.Tx) error {
 		if err := sandbox.CheckReady(tx, rec.SandboxID); err != nil {
 			return err
 		}
-		id, err := m.names.Get(tx, key)
-		if errors.Is(err, state.ErrNotFound) {
-			tx.OnCommit(func() { m.publish(rec) })
-			return errors.Join(m.names.Put(tx, key, rec.ID), m.table.Put(tx, rec.ID, rec))
-		}
-		if err != nil {
+		other, taken, err := m.table.Reserve(tx, rec)
+		if err != nil || !taken {
 			return err
 		}
-		other, err := m.table.Get(tx, id)
-		if err != nil {
-			return err
-		}
-		if other.State == StateCreated && jsonEqual(other.Spec, rec.Spec) {
-			holder = id
+		if other.State == StateCreated && state.Same(other.Spec, rec.Spec) {
+			holder = other.ID
 			return nil
 		}
 		return fmt.Errorf("%w: %s attempt %d belongs to container %s (%s)",
-			ErrExists, rec.Spec.Metadata.Name, rec.Spec.Metadata.Attempt, id, other.State)
+			ErrExists, rec.Spec.Metadata.Name, rec.Spec.Metadata.Attempt, other.ID, other.State)
 	})
 	if err != nil {
 		return "", fmt.Errorf("reserve container name: %w", err)
 	}
 	return holder, nil
-}
-
-// nameKey is unique because a sandbox id has a fixed length and pkg/cri allows no slash in names.
-func nameKey(rec Record) string {
-	md := rec.Spec.Metadata
-	return strings.Join([]string{rec.SandboxID, md.Name, strconv.FormatUint(uint64(md.Attempt), 10)}, "/")
-}
-
-func newID() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
-	return hex.EncodeToString(b[:])
-}
-
-// jsonEqual compares two values by what would be recorded of them.
-func jsonEqual(a, b any) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // build is what the steps of one creation share.
@@ -213,7 +179,7 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 		return err
 	}
 	b.rec.State = StateCreated
-	if err := m.save(b.rec); err != nil {
+	if err := m.table.Save(b.rec); err != nil {
 		return err
 	}
 	m.notify(sandbox.EventCreated, b.rec)

@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/state"
 	"github.com/userns-shim/userns-shim/pkg/stream"
 	"github.com/userns-shim/userns-shim/pkg/stream/fifo"
 )
@@ -29,7 +30,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return Output{}, err
 	}
-	execID := newID()
+	execID := state.NewID()
 	capture, err := stream.OpenCapture(ctx, stream.CaptureOptions{Dir: m.Paths(rec.ID).IO, ID: execID})
 	if err != nil {
 		return Output{}, err

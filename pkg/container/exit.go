@@ -69,7 +69,7 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 // those who stop it wait. A full disk may get room again.
 func (m *Manager) recordExit(ctx context.Context, id string, exit Exit) (rec Record, err error) {
 	waitErr := wait.PollUntilContextCancel(ctx, exitRetry, true, func(ctx context.Context) (bool, error) {
-		rec, err = m.change(id, func(rec *Record) {
+		rec, err = m.table.Change(id, func(rec *Record) {
 			rec.State, rec.PID = StateExited, 0
 			rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
 			rec.Reason = m.reason(id, exit)
@@ -108,11 +108,18 @@ func (m *Manager) reason(id string, exit Exit) string {
 
 // NoteOOM records that the kernel killed a process of the container for lack of memory.
 func (m *Manager) NoteOOM(id string) {
+	if !m.table.Has(id) {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.records[id]; ok {
-		m.oom[id] = true
-	}
+	m.oom[id] = true
+}
+
+func (m *Manager) forgetOOM(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.oom, id)
 }
 
 // releaseRuntime takes away the task, the mounted root filesystem and the hold on a target's PID

@@ -83,7 +83,7 @@ func TestImageVolumeFailureLeavesNothing(t *testing.T) {
 			if got := n.engine.left(); len(got) > 0 {
 				t.Errorf("left in the engine: %q", got)
 			}
-			if got := n.all(); len(got) > 0 {
+			if got := n.table.All(); len(got) > 0 {
 				t.Errorf("left in the database: %v", got)
 			}
 		})

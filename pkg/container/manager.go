@@ -9,10 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/moby/locker"
@@ -106,8 +104,7 @@ type Options struct {
 // Manager owns the containers of a node.
 type Manager struct {
 	opts  Options
-	table state.Bucket[Record]
-	names state.Bucket[string]
+	table *state.Table[Record]
 	locks *locker.Locker // by container id: create, start, remove
 
 	// life is that of the goroutines that watch tasks; Close ends it and waits for them.
@@ -116,32 +113,26 @@ type Manager struct {
 	watchers sync.WaitGroup
 
 	mu      sync.RWMutex
-	records map[string]Record
 	running map[string]*process
 	oom     map[string]bool
 }
 
 // New loads the recorded containers. Call Recover before serving and Close at the end.
 func New(opts Options) (*Manager, error) {
+	table, err := state.OpenTable[Record](state.TableOptions{
+		DB: opts.DB, Rows: "containers", Names: "container-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
+	})
+	if err != nil {
+		return nil, err
+	}
 	m := &Manager{
 		opts:    opts,
-		table:   state.NewBucket[Record]("containers"),
-		names:   state.NewBucket[string]("container-names"),
+		table:   table,
 		locks:   locker.New(),
-		records: map[string]Record{},
 		running: map[string]*process{},
 		oom:     map[string]bool{},
 	}
 	m.life, m.end = context.WithCancel(klog.NewContext(context.Background(), opts.Logger))
-	err := opts.DB.View(func(tx *state.Tx) error {
-		return m.table.ForEach(tx, func(id string, rec Record) error {
-			m.records[id] = rec
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load containers: %w", err)
-	}
 	if err := m.reserveLabels(); err != nil {
 		return nil, err
 	}
@@ -185,42 +176,10 @@ func (m *Manager) Paths(id string) Paths {
 
 // Get finds a container by its id or a unique prefix of it. Containers that are still being
 // made are not found.
-func (m *Manager) Get(id string) (Record, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if rec, ok := m.records[id]; ok && rec.State != StateCreating {
-		return rec, nil
-	}
-	var found []Record
-	for key, rec := range m.records {
-		if id != "" && strings.HasPrefix(key, id) && rec.State != StateCreating {
-			found = append(found, rec)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return Record{}, fmt.Errorf("%w: %q", ErrNotFound, id)
-	case 1:
-		return found[0], nil
-	}
-	return Record{}, fmt.Errorf("%w: %q names %d", ErrAmbiguous, id, len(found))
-}
+func (m *Manager) Get(id string) (Record, error) { return m.table.Get(id) }
 
 // List returns all containers that clients can see, the oldest first.
-func (m *Manager) List() []Record {
-	recs := slices.DeleteFunc(m.all(), func(r Record) bool { return r.State == StateCreating })
-	slices.SortFunc(recs, func(a, b Record) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
-	})
-	return recs
-}
-
-// all returns every record, those in StateCreating included.
-func (m *Manager) all() []Record {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.Collect(maps.Values(m.records))
-}
+func (m *Manager) List() []Record { return m.table.List() }
 
 // Specification returns what containerd keeps for the container. An error wraps errdefs.ErrNotFound
 // where it has lost the container.
@@ -230,50 +189,7 @@ func (m *Manager) Specification(ctx context.Context, id string) (*specs.Spec, er
 
 // of returns every record of a sandbox.
 func (m *Manager) of(sandboxID string) []Record {
-	return slices.DeleteFunc(m.all(), func(r Record) bool { return r.SandboxID != sandboxID })
-}
-
-// save commits the record and then shows it to readers.
-func (m *Manager) save(rec Record) error {
-	err := m.opts.DB.Update(func(tx *state.Tx) error {
-		return m.table.Put(tx, rec.ID, rec)
-	})
-	if err != nil {
-		return fmt.Errorf("record container %s: %w", rec.ID, err)
-	}
-	m.publish(rec)
-	return nil
-}
-
-// change commits what fn does to the record as it is by then: an exit and an update of the same
-// container do not undo each other. It returns the changed record.
-func (m *Manager) change(id string, fn func(*Record)) (Record, error) {
-	var rec Record
-	err := m.opts.DB.Update(func(tx *state.Tx) (err error) {
-		if rec, err = m.table.Get(tx, id); err != nil {
-			return err
-		}
-		fn(&rec)
-		tx.OnCommit(func() { m.publish(rec) })
-		return m.table.Put(tx, id, rec)
-	})
-	if err != nil {
-		return Record{}, fmt.Errorf("record container %s: %w", id, err)
-	}
-	return rec, nil
-}
-
-func (m *Manager) publish(rec Record) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.records[rec.ID] = rec
-}
-
-func (m *Manager) forget(id string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.records, id)
-	delete(m.oom, id)
+	return slices.DeleteFunc(m.table.All(), func(r Record) bool { return r.SandboxID != sandboxID })
 }
 
 func (m *Manager) notify(kind sandbox.EventKind, rec Record) {

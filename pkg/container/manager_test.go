@@ -136,7 +136,7 @@ func (n *node) wantNothingLeft(t *testing.T) {
 	if err != nil || len(entries) > 0 {
 		t.Errorf("left in the state directory: %v, %v", entries, err)
 	}
-	if got := n.all(); len(got) > 0 {
+	if got := n.table.All(); len(got) > 0 {
 		t.Errorf("left in the database: %v", got)
 	}
 }

@@ -21,7 +21,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 		return fmt.Errorf("recover containers: %w", err)
 	}
 	var errs []error
-	for _, rec := range m.all() {
+	for _, rec := range m.table.All() {
 		if err := m.recover(ctx, rec, tasks); err != nil {
 			errs = append(errs, fmt.Errorf("recover container %s: %w", rec.ID, err))
 		}
@@ -94,5 +94,5 @@ func (m *Manager) lost(ctx context.Context, rec Record) error {
 	if rec.StartedAt.IsZero() {
 		rec.StartedAt = time.Unix(0, 0)
 	}
-	return errors.Join(m.releaseRuntime(ctx, rec), m.save(rec))
+	return errors.Join(m.releaseRuntime(ctx, rec), m.table.Save(rec))
 }

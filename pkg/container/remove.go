@@ -57,32 +57,17 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", rec.ID, err)
 	}
-	err = m.opts.DB.Update(func(tx *state.Tx) error {
-		return errors.Join(m.releaseName(tx, rec), m.table.Delete(tx, rec.ID))
-	})
+	err = m.opts.DB.Update(func(tx *state.Tx) error { return m.table.Delete(tx, rec) })
 	if err != nil {
 		return fmt.Errorf("forget container %s: %w", rec.ID, err)
 	}
-	m.forget(rec.ID)
+	m.forgetOOM(rec.ID)
 	m.releaseLabel(rec)
 	if rec.State != StateCreating {
 		m.notify(sandbox.EventDeleted, rec)
 	}
 	klog.FromContext(ctx).V(2).Info("Container removed", "container", rec.ID)
 	return nil
-}
-
-// releaseName frees the name if it is still rec's.
-func (m *Manager) releaseName(tx *state.Tx, rec Record) error {
-	key := nameKey(rec)
-	id, err := m.names.Get(tx, key)
-	if errors.Is(err, state.ErrNotFound) || err == nil && id != rec.ID {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return m.names.Delete(tx, key)
 }
 
 // RemoveAll removes every container of a sandbox, side by side, and lets its idmapped layers go.

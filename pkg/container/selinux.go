@@ -21,7 +21,7 @@ func (m *Manager) releaseLabel(rec Record) {
 	if !rec.OwnLabel {
 		return
 	}
-	for _, other := range m.all() {
+	for _, other := range m.table.All() {
 		if other.ID != rec.ID && other.SELinux.Process == rec.SELinux.Process {
 			return
 		}
@@ -31,7 +31,7 @@ func (m *Manager) releaseLabel(rec Record) {
 
 // reserveLabels keeps the labels of recorded containers from being given to others.
 func (m *Manager) reserveLabels() error {
-	for _, rec := range m.all() {
+	for _, rec := range m.table.All() {
 		if err := m.opts.Labels.Reserve(rec.SELinux.Process); err != nil {
 			return fmt.Errorf("container %s: %w", rec.ID, err)
 		}

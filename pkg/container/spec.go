@@ -1,6 +1,8 @@
 package container
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
@@ -111,3 +113,18 @@ type Record struct {
 	Reason     string    `json:"reason,omitempty"`
 	Message    string    `json:"message,omitempty"`
 }
+
+// Key is the id. This and the next three are what state.Table goes by.
+func (r Record) Key() string { return r.ID }
+
+// Name is unique because a sandbox id has a fixed length and pkg/cri allows no slash in names.
+func (r Record) Name() string {
+	md := r.Spec.Metadata
+	return strings.Join([]string{r.SandboxID, md.Name, strconv.FormatUint(uint64(md.Attempt), 10)}, "/")
+}
+
+// Created is when the container was requested.
+func (r Record) Created() time.Time { return r.CreatedAt }
+
+// Hidden containers are still being made.
+func (r Record) Hidden() bool { return r.State == StateCreating }

@@ -76,7 +76,7 @@ func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) erro
 	}
 	if err == nil {
 		rec.State, rec.StartedAt = StateRunning, m.opts.Clock.Now()
-		err = m.save(rec)
+		err = m.table.Save(rec)
 	}
 	if err != nil {
 		closeIO(context.WithoutCancel(ctx), rec.ID, p)
@@ -155,7 +155,7 @@ func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) erro
 	rec.State, rec.Reason, rec.Message = StateExited, ReasonStartError, cause.Error()
 	rec.ExitCode, rec.PID = startErrorCode, 0
 	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), now
-	err := errors.Join(cause, m.endTask(clean, rec), m.releaseRuntime(clean, rec), m.save(rec))
+	err := errors.Join(cause, m.endTask(clean, rec), m.releaseRuntime(clean, rec), m.table.Save(rec))
 	m.notify(sandbox.EventStopped, rec)
 	return err
 }

@@ -42,7 +42,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r ocispec.Reso
 	if err := m.updateTask(ctx, rec, linux.Resources); err != nil {
 		return errors.Join(err, m.opts.Updates.UpdateRecordSpec(context.WithoutCancel(ctx), rec.ID, before))
 	}
-	_, err = m.change(rec.ID, func(rec *Record) {
+	_, err = m.table.Change(rec.ID, func(rec *Record) {
 		merged := r
 		if rec.Spec.Resources != nil {
 			merged = rec.Spec.Resources.Merge(r)

@@ -4,16 +4,8 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/moby/locker"
@@ -95,7 +87,7 @@ const (
 // Manager owns the sandboxes of a node.
 type Manager struct {
 	opts  Options
-	table state.Bucket[Record]
+	table *state.Table[Record]
 	locks *locker.Locker
 
 	// life is that of the goroutines that watch processes; Close ends it and waits for them.
@@ -103,30 +95,25 @@ type Manager struct {
 	end      context.CancelFunc
 	watchers sync.WaitGroup
 
-	mu      sync.RWMutex
-	records map[string]Record
+	mu      sync.Mutex
 	watched map[string]bool // sandboxes whose process a goroutine waits for
 }
 
 // New loads the recorded sandboxes. Call Recover before serving and Close at the end.
 func New(opts Options) (*Manager, error) {
+	table, err := state.OpenTable[Record](state.TableOptions{
+		DB: opts.DB, Rows: Bucket, Names: "sandbox-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
+	})
+	if err != nil {
+		return nil, err
+	}
 	m := &Manager{
 		opts:    opts,
-		table:   state.NewBucket[Record](Bucket),
+		table:   table,
 		locks:   locker.New(),
-		records: map[string]Record{},
 		watched: map[string]bool{},
 	}
 	m.life, m.end = context.WithCancel(klog.NewContext(context.Background(), opts.Logger))
-	err := opts.DB.View(func(tx *state.Tx) error {
-		return m.table.ForEach(tx, func(id string, rec Record) error {
-			m.records[id] = rec
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load sandboxes: %w", err)
-	}
 	if err := m.reserveLabels(); err != nil {
 		return nil, err
 	}
@@ -144,74 +131,7 @@ func (m *Manager) Paths(id string) Paths { return PathsOf(m.opts.StateDir, id) }
 
 // Get finds a sandbox by its id or a unique prefix of it. Sandboxes that are still being made
 // are not found.
-func (m *Manager) Get(id string) (Record, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if rec, ok := m.records[id]; ok && rec.Phase != PhaseCreating {
-		return rec, nil
-	}
-	var found []Record
-	for key, rec := range m.records {
-		if id != "" && strings.HasPrefix(key, id) && rec.Phase != PhaseCreating {
-			found = append(found, rec)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return Record{}, fmt.Errorf("%w: %q", ErrNotFound, id)
-	case 1:
-		return found[0], nil
-	}
-	return Record{}, fmt.Errorf("%w: %q names %d", ErrAmbiguous, id, len(found))
-}
+func (m *Manager) Get(id string) (Record, error) { return m.table.Get(id) }
 
 // List returns all sandboxes that clients can see, the oldest first.
-func (m *Manager) List() []Record {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	recs := slices.DeleteFunc(slices.Collect(maps.Values(m.records)), func(r Record) bool {
-		return r.Phase == PhaseCreating
-	})
-	slices.SortFunc(recs, func(a, b Record) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
-	})
-	return recs
-}
-
-// save commits the record and then shows it to readers.
-func (m *Manager) save(rec Record) error {
-	err := m.opts.DB.Update(func(tx *state.Tx) error {
-		return m.table.Put(tx, rec.ID, rec)
-	})
-	if err != nil {
-		return fmt.Errorf("record sandbox %s: %w", rec.ID, err)
-	}
-	m.publish(rec)
-	return nil
-}
-
-func (m *Manager) publish(rec Record) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.records[rec.ID] = rec
-}
-
-func (m *Manager) forget(id string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.records, id)
-}
-
-// newID returns 64 hex digits, the form that a node's tools expect of a container id.
-func newID() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
-	return hex.EncodeToString(b[:])
-}
-
-// jsonEqual compares two values by what would be recorded of them.
-func jsonEqual(a, b any) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && string(x) == string(y)
-}
+func (m *Manager) List() []Record { return m.table.List() }

@@ -109,7 +109,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	n := &node{host: host, db: db, opts: opts}
 	n.restart(t)
 	t.Cleanup(func() {
-		for _, rec := range n.all() {
+		for _, rec := range n.table.All() {
 			if err := removeFiles(n.Paths(rec.ID)); err != nil {
 				t.Error(err)
 			}
@@ -176,7 +176,7 @@ func TestRunFailureLeavesNothing(t *testing.T) {
 			if _, err := n.Run(t.Context(), podSpec("a")); !errors.Is(err, errInjected) {
 				t.Fatalf("got %v, want the injected error", err)
 			}
-			if got := n.all(); len(got) != 0 {
+			if got := n.table.All(); len(got) != 0 {
 				t.Errorf("records are left: %v", got)
 			}
 			if got := n.opts.Pool.Stats().Pool; got.Allocated != 0 {
@@ -248,7 +248,7 @@ func TestRecover(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := n.Get(rec.ID)
-		if err != nil || !jsonEqual(got, rec) {
+		if err != nil || !state.Same(got, rec) {
 			t.Errorf("got %+v, %v, want %+v", got, err, rec)
 		}
 	})

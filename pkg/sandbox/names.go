@@ -9,10 +9,6 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
-// names maps the name of a sandbox to its id, so that a name is unique and a repeated request
-// finds what the first one made.
-var names = state.NewBucket[string]("sandbox-names")
-
 // key is the name under which a sandbox is reserved. None of the parts can contain the
 // separator: they are DNS names, a UID and a number, which pkg/cri has checked.
 func (md Metadata) key() string {
@@ -41,33 +37,12 @@ func CheckReady(tx *state.Tx, id string) error {
 // reserveName returns the ready sandbox that holds rec's name with the same spec, or takes
 // the name for rec.
 func (m *Manager) reserveName(tx *state.Tx, rec Record) (*Record, error) {
-	key := rec.Spec.Metadata.key()
-	id, err := names.Get(tx, key)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil, names.Put(tx, key, rec.ID)
+	holder, taken, err := m.table.Reserve(tx, rec)
+	if err != nil || !taken {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("look up sandbox name %s: %w", key, err)
-	}
-	holder, err := m.table.Get(tx, id)
-	if err != nil {
-		return nil, fmt.Errorf("read sandbox %s: %w", id, err)
-	}
-	if holder.Phase == PhaseReady && jsonEqual(holder.Spec, rec.Spec) {
+	if holder.Phase == PhaseReady && state.Same(holder.Spec, rec.Spec) {
 		return &holder, nil
 	}
-	return nil, fmt.Errorf("%w: %s belongs to sandbox %s (%s)", ErrExists, key, id, holder.Phase)
-}
-
-// releaseName frees the name if it is still rec's.
-func (m *Manager) releaseName(tx *state.Tx, rec Record) error {
-	key := rec.Spec.Metadata.key()
-	id, err := names.Get(tx, key)
-	if errors.Is(err, state.ErrNotFound) || err == nil && id != rec.ID {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return names.Delete(tx, key)
+	return nil, fmt.Errorf("%w: %s belongs to sandbox %s (%s)", ErrExists, rec.Name(), holder.ID, holder.Phase)
 }

@@ -113,7 +113,7 @@ func (m *Manager) processEnded(ctx context.Context, id string) {
 func (m *Manager) processEndedLocked(ctx context.Context, rec Record, reason string) error {
 	klog.FromContext(ctx).Info("Pod sandbox lost its process", "sandbox", rec.ID, "pid", rec.PID, "reason", reason)
 	rec.Phase, rec.PID = PhaseStopped, 0
-	if err := m.save(rec); err != nil {
+	if err := m.table.Save(rec); err != nil {
 		return err
 	}
 	m.notify(EventStopped, rec)

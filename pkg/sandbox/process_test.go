@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
 // fakeProcess stands in for the process of a shared PID namespace, and fails the step named in
@@ -171,8 +173,8 @@ func TestProcessThatCannotStart(t *testing.T) {
 			if _, err := n.Run(t.Context(), sharingSpec("a")); !errors.Is(err, errInjected) {
 				t.Fatalf("got %v, want the injected error", err)
 			}
-			if len(n.all()) > 0 || process.left() > 0 || n.opts.Pool.Stats().Pool.Allocated > 0 {
-				t.Errorf("left: %v, %d processes, pool %+v", n.all(), process.left(), n.opts.Pool.Stats().Pool)
+			if len(n.table.All()) > 0 || process.left() > 0 || n.opts.Pool.Stats().Pool.Allocated > 0 {
+				t.Errorf("left: %v, %d processes, pool %+v", n.table.All(), process.left(), n.opts.Pool.Stats().Pool)
 			}
 			if got := n.host.count("create") > 0; got != reserved {
 				t.Errorf("namespaces were made: %t, want %t", got, reserved)
@@ -221,8 +223,8 @@ func TestProcessThatCannotBeStopped(t *testing.T) {
 	if err := n.Remove(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
 	}
-	if process.left() != 0 || len(n.all()) != 0 {
-		t.Errorf("left: %d processes, %v", process.left(), n.all())
+	if process.left() != 0 || len(n.table.All()) != 0 {
+		t.Errorf("left: %d processes, %v", process.left(), n.table.All())
 	}
 }
 
@@ -243,7 +245,7 @@ func TestRecoverProcess(t *testing.T) {
 		n, process := newSharingNode(t)
 		rec := n.mustRun(t, sharingSpec("a"))
 		restart(t, n, func() { process.calls = nil })
-		if got, _ := n.Get(rec.ID); !jsonEqual(got, rec) {
+		if got, _ := n.Get(rec.ID); !state.Same(got, rec) {
 			t.Errorf("got %+v, want %+v", got, rec)
 		}
 		process.die(rec.ID)
@@ -271,8 +273,8 @@ func TestRecoverProcess(t *testing.T) {
 		}
 		process.running[rec.ID] = make(chan struct{})
 		restart(t, n, func() {})
-		if process.left() != 0 || len(n.all()) != 0 {
-			t.Errorf("left: %d processes, %v", process.left(), n.all())
+		if process.left() != 0 || len(n.table.All()) != 0 {
+			t.Errorf("left: %d processes, %v", process.left(), n.table.All())
 		}
 	})
 }

@@ -50,6 +50,18 @@ type Record struct {
 	Pins ns.Pins `json:"pins,omitzero"`
 }
 
+// Key is the id. This and the next three are what state.Table goes by.
+func (r Record) Key() string { return r.ID }
+
+// Name is that of the pod with the attempt.
+func (r Record) Name() string { return r.Spec.Metadata.key() }
+
+// Created is when the sandbox was requested.
+func (r Record) Created() time.Time { return r.CreatedAt }
+
+// Hidden sandboxes are still being made.
+func (r Record) Hidden() bool { return r.Phase == PhaseCreating }
+
 // Mapping is the effective mapping of the pod's user namespace, nil for the host's.
 func (r Record) Mapping() *ocispec.IDMapping {
 	if r.Range == nil {

@@ -14,7 +14,7 @@ import (
 // to the next call; one that wraps errdefs.ErrUnavailable says that containerd does not answer.
 func (m *Manager) Recover(ctx context.Context) error {
 	var errs []error
-	for _, rec := range m.all() {
+	for _, rec := range m.table.All() {
 		if err := m.recoverBounded(ctx, rec); err != nil {
 			errs = append(errs, fmt.Errorf("recover sandbox %s: %w", rec.ID, err))
 		}
@@ -53,15 +53,4 @@ func (m *Manager) alive(rec Record) error {
 		return fmt.Errorf("made in boot %s", rec.BootID)
 	}
 	return m.opts.Namespaces.Check(rec.Pins, m.namespaceRequest(rec).User)
-}
-
-// all returns every record, those in PhaseCreating included.
-func (m *Manager) all() []Record {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	recs := make([]Record, 0, len(m.records))
-	for _, rec := range m.records {
-		recs = append(recs, rec)
-	}
-	return recs
 }

@@ -27,7 +27,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	if resources != nil {
 		rec.Resources = resources
 	}
-	if err := m.save(rec); err != nil {
+	if err := m.table.Save(rec); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Pod sandbox resources updated", "sandbox", rec.ID)

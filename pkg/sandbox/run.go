@@ -69,7 +69,7 @@ func validate(spec Spec) error {
 // reserve commits the name, the range and the record of a sandbox to be in one transaction.
 func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed bool, err error) {
 	rec = Record{
-		ID:        newID(),
+		ID:        state.NewID(),
 		Spec:      spec,
 		Phase:     PhaseCreating,
 		CreatedAt: m.opts.Clock.Now(),
@@ -88,13 +88,10 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 		if rec.Range, err = m.lease(ctx, tx, rec); err != nil {
 			return err
 		}
-		return m.table.Put(tx, rec.ID, rec)
+		return m.table.Put(tx, rec)
 	})
 	if err != nil {
 		return Record{}, false, fmt.Errorf("reserve sandbox %s/%s: %w", spec.Metadata.Namespace, spec.Metadata.Name, err)
-	}
-	if !existed {
-		m.publish(rec)
 	}
 	return rec, existed, nil
 }
@@ -125,7 +122,7 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 	}
 	rec = up
 	rec.Phase = PhaseReady
-	if err := m.save(rec); err != nil {
+	if err := m.table.Save(rec); err != nil {
 		return Record{}, err
 	}
 	m.watch(rec)

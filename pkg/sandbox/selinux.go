@@ -23,7 +23,7 @@ func (m *Manager) label(rec *Record) (err error) {
 
 // releaseLabel gives the pod's label back, unless another pod was given the same by its client.
 func (m *Manager) releaseLabel(rec Record) {
-	for _, other := range m.all() {
+	for _, other := range m.table.All() {
 		if other.ID != rec.ID && other.SELinux.Process == rec.SELinux.Process {
 			return
 		}
@@ -48,7 +48,7 @@ func (m *Manager) relabelFiles(rec Record) error {
 
 // reserveLabels keeps the labels of recorded sandboxes from being given to others.
 func (m *Manager) reserveLabels() error {
-	for _, rec := range m.all() {
+	for _, rec := range m.table.All() {
 		if err := m.opts.Labels.Reserve(rec.SELinux.Process); err != nil {
 			return fmt.Errorf("sandbox %s: %w", rec.ID, err)
 		}

@@ -42,7 +42,7 @@ func (m *Manager) Halt(id string) error {
 		return err
 	}
 	rec.Phase = PhaseStopped
-	return m.save(rec)
+	return m.table.Save(rec)
 }
 
 // tornDown says whether stop has nothing left to do.
@@ -63,7 +63,7 @@ func (m *Manager) stop(ctx context.Context, rec Record) error {
 		netErr,
 		namespaceErr,
 		unmountShm(m.Paths(rec.ID)),
-		m.save(rec),
+		m.table.Save(rec),
 	)
 	if err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", rec.ID, err)
@@ -131,12 +131,11 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 				return err
 			}
 		}
-		return errors.Join(m.releaseName(tx, rec), m.table.Delete(tx, rec.ID))
+		return m.table.Delete(tx, rec)
 	})
 	if err != nil {
 		return fmt.Errorf("forget sandbox %s: %w", rec.ID, err)
 	}
-	m.forget(rec.ID)
 	m.releaseLabel(rec)
 	if rec.Phase != PhaseCreating {
 		m.notify(EventDeleted, rec)
