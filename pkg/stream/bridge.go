@@ -131,9 +131,12 @@ func copyInput(stream httpstream.Stream, channel io.Reader) {
 	_, _ = io.Copy(io.Discard, channel) // an unread channel would hold up the others
 }
 
-// copyOutput ends the session when the client does not take its output any more.
+// copyOutput ends the session when the client does not take its output any more. What is
+// left is read all the same: an unread stream keeps spdystream from seeing the end of
+// the others.
 func (b *bridge) copyOutput(channel io.Writer, stream io.Reader) {
 	if _, err := io.Copy(channel, stream); err != nil {
 		_ = b.conn.Close()
+		_, _ = io.Copy(io.Discard, stream)
 	}
 }

@@ -206,16 +206,18 @@ func TestServerTerminal(t *testing.T) {
 
 // A client that goes away ends the context, whatever the session is doing.
 func TestServerClientGoes(t *testing.T) {
+	pour := func(_ context.Context, s Streams) {
+		for {
+			if _, err := s.Stdout.Write(make([]byte, 10_000)); err != nil {
+				return
+			}
+		}
+	}
 	for name, work := range map[string]func(context.Context, Streams){
 		"silent":  func(ctx context.Context, _ Streams) { <-ctx.Done() },
 		"reading": func(_ context.Context, s Streams) { _, _ = io.Copy(io.Discard, s.Stdin) },
-		"writing": func(_ context.Context, s Streams) {
-			for {
-				if _, err := s.Stdout.Write(make([]byte, 1000)); err != nil {
-					return
-				}
-			}
-		},
+		"writing": pour,
+		"stalled": pour,
 	} {
 		t.Run(name, func(t *testing.T) {
 			overEach(t, func(t *testing.T, connect func(string) remotecommand.Executor) {
@@ -230,14 +232,23 @@ func TestServerClientGoes(t *testing.T) {
 				e := connect(execURL(t, s, &runtimeapi.ExecRequest{ContainerId: "c1", Stdin: true, Stdout: true}))
 				ctx, leave := context.WithCancel(t.Context())
 				in, _ := typist(t)
+				out := io.Discard
+				if name == "stalled" {
+					client := newStalled()
+					defer client.Close()
+					out = client
+				}
 				done := make(chan error, 1)
 				go func() {
-					done <- e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: io.Discard})
+					done <- e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out})
 				}()
 				select {
 				case <-started:
 				case err := <-done:
 					t.Fatalf("client ended early: %v", err)
+				}
+				if name == "stalled" {
+					time.Sleep(time.Second) // until all that can be on its way is
 				}
 				leave()
 				<-done

@@ -32,6 +32,7 @@ type result struct {
 // commands are the subcommands; each gets the arguments after its name.
 var commands = map[string]func(args []string) (result, error){
 	"settime":      noArgs(setTime),
+	"serve":        serve,
 	"initmodule":   noArgs(initModule),
 	"dmesg":        noArgs(readKernelLog),
 	"mknod":        oneArg(makeDevice),
