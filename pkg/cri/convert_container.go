@@ -22,12 +22,19 @@ func containerSpec(cfg *runtimeapi.ContainerConfig) (container.Spec, error) {
 	if err := checkLogPath(cfg.GetLogPath()); err != nil {
 		return none, err
 	}
+	if _, ok := runtimeapi.Signal_name[int32(cfg.GetStopSignal())]; !ok {
+		return none, invalid("stop_signal is %d: no such signal", cfg.GetStopSignal())
+	}
 	sc := cfg.GetLinux().GetSecurityContext()
 	namespaces, err := containerNamespaces(sc.GetNamespaceOptions())
 	if err != nil {
 		return none, err
 	}
 	mounts, err := containerMounts(cfg.GetMounts())
+	if err != nil {
+		return none, err
+	}
+	nodes, err := devices(cfg.GetDevices())
 	if err != nil {
 		return none, err
 	}
@@ -44,7 +51,7 @@ func containerSpec(cfg *runtimeapi.ContainerConfig) (container.Spec, error) {
 		WorkingDir:  cfg.GetWorkingDir(),
 		Env:         environment(cfg.GetEnvs()),
 		Mounts:      mounts,
-		Devices:     devices(cfg.GetDevices()),
+		Devices:     nodes,
 		CDIDevices:  cdiDevices(cfg.GetCDIDevices()),
 		Labels:      cfg.GetLabels(),
 		Annotations: cfg.GetAnnotations(),
@@ -59,12 +66,15 @@ func containerSpec(cfg *runtimeapi.ContainerConfig) (container.Spec, error) {
 	}, nil
 }
 
-// checkLogPath accepts a path that stays below the sandbox's log directory, or none.
+// checkLogPath accepts the path of a file that stays below the sandbox's log directory, or none.
 func checkLogPath(path string) error {
-	if path == "" || filepath.IsLocal(path) && !strings.ContainsAny(path, "\x00\n") {
+	if path == "" {
 		return nil
 	}
-	return invalid("log_path is %q: want a path below the sandbox's log directory", path)
+	if filepath.IsLocal(path) && filepath.Clean(path) != "." && !strings.HasSuffix(path, "/") && !strings.ContainsAny(path, "\x00\n") {
+		return nil
+	}
+	return invalid("log_path is %q: want the path of a file below the sandbox's log directory", path)
 }
 
 func containerNamespaces(opts *runtimeapi.NamespaceOption) (container.Namespaces, error) {
@@ -99,8 +109,8 @@ func containerMounts(in []*runtimeapi.Mount) ([]ocispec.Mount, error) {
 	}
 	var out []ocispec.Mount
 	for _, m := range in {
-		if m.GetContainerPath() == "" || strings.ContainsRune(m.GetContainerPath(), 0) {
-			return nil, invalid("mount of %q has the container path %q", m.GetHostPath(), m.GetContainerPath())
+		if !absolute(m.GetContainerPath()) {
+			return nil, invalid("mount of %q has the container_path %q: want an absolute path", m.GetHostPath(), m.GetContainerPath())
 		}
 		propagation, ok := propagations[m.GetPropagation()]
 		if !ok {
@@ -132,8 +142,8 @@ func checkMountSource(m *runtimeapi.Mount) error {
 	switch {
 	case image == nil && m.GetImageSubPath() != "":
 		return invalid("mount at %q has the image_sub_path %q and no image", at, m.GetImageSubPath())
-	case image == nil && (m.GetHostPath() == "" || strings.ContainsRune(m.GetHostPath(), 0)):
-		return invalid("mount at %q has the host path %q", at, m.GetHostPath())
+	case image == nil && !absolute(m.GetHostPath()):
+		return invalid("mount at %q has the host_path %q: want an absolute path", at, m.GetHostPath())
 	case image == nil:
 		return nil
 	case m.GetHostPath() != "":
@@ -147,6 +157,9 @@ func checkMountSource(m *runtimeapi.Mount) error {
 	}
 	return nil
 }
+
+// absolute says whether the kernel takes path for one that begins at the root.
+func absolute(path string) bool { return filepath.IsAbs(path) && !strings.ContainsRune(path, 0) }
 
 func mountedImage(m *runtimeapi.Mount) *ocispec.MountedImage {
 	image := m.GetImage()
@@ -170,16 +183,19 @@ func environment(in []*runtimeapi.KeyValue) []ocispec.KeyValue {
 	return out
 }
 
-func devices(in []*runtimeapi.Device) []ocispec.Device {
+func devices(in []*runtimeapi.Device) ([]ocispec.Device, error) {
 	var out []ocispec.Device
 	for _, d := range in {
+		if !absolute(d.GetHostPath()) || d.GetContainerPath() != "" && !absolute(d.GetContainerPath()) {
+			return nil, invalid("device has the host_path %q and the container_path %q: want absolute paths", d.GetHostPath(), d.GetContainerPath())
+		}
 		out = append(out, ocispec.Device{
 			HostPath:      d.GetHostPath(),
 			ContainerPath: d.GetContainerPath(),
 			Permissions:   d.GetPermissions(),
 		})
 	}
-	return out
+	return out, nil
 }
 
 func cdiDevices(in []*runtimeapi.CDIDevice) []string {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -193,6 +195,16 @@ func TestContainerSpecRefuses(t *testing.T) {
 		{"no image", func(c *runtimeapi.ContainerConfig) { c.Image = nil }},
 		{"log path outside", func(c *runtimeapi.ContainerConfig) { c.LogPath = "../../etc/cron.d/x" }},
 		{"absolute log path", func(c *runtimeapi.ContainerConfig) { c.LogPath = "/etc/passwd" }},
+		{"log path with NUL", func(c *runtimeapi.ContainerConfig) { c.LogPath = "a\x00b" }},
+		{"log path of the directory", func(c *runtimeapi.ContainerConfig) { c.LogPath = "a/.." }},
+		{"log path of a directory", func(c *runtimeapi.ContainerConfig) { c.LogPath = "a/" }},
+		{"a stop signal that does not exist", func(c *runtimeapi.ContainerConfig) { c.StopSignal = 9999 }},
+		{"device without a path", func(c *runtimeapi.ContainerConfig) { c.Devices = []*runtimeapi.Device{{}} }},
+		{"device at a relative path", func(c *runtimeapi.ContainerConfig) {
+			c.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", ContainerPath: "null"}}
+		}},
+		{"mount at a relative path", mount(&runtimeapi.Mount{HostPath: "/tmp", ContainerPath: "tmp"})},
+		{"mount of a relative path", mount(&runtimeapi.Mount{HostPath: "tmp", ContainerPath: "/tmp"})},
 		{"log path with a newline", func(c *runtimeapi.ContainerConfig) { c.LogPath = "a\nb" }},
 		{"mount without container path", mount(&runtimeapi.Mount{HostPath: "/tmp"})},
 		{"mount without host path", mount(&runtimeapi.Mount{ContainerPath: "/tmp"})},
@@ -258,5 +270,25 @@ func TestGRPCError(t *testing.T) {
 	}
 	if got := status.Code(grpcError(sandbox.ErrNotFound)); got != codes.NotFound {
 		t.Errorf("got %s, want NotFound", got)
+	}
+}
+
+// TestSeconds: kubelet's time spans are 64 bits wide, and a huge one must not become a negative one.
+func TestSeconds(t *testing.T) {
+	for in, want := range map[int64]time.Duration{0: 0, 30: 30 * time.Second, -1: 0, math.MinInt64: 0, math.MaxInt64: 9223372036 * time.Second} {
+		if got := seconds(in); got != want {
+			t.Errorf("seconds(%d) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestCheckCommand(t *testing.T) {
+	for _, cmd := range [][]string{nil, {"a\x00b"}, {"a", "b\x00"}} {
+		if err := checkCommand(cmd); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%q: %v, want InvalidArgument", cmd, err)
+		}
+	}
+	if err := checkCommand([]string{"a", "", "b\nc"}); err != nil {
+		t.Error(err)
 	}
 }

@@ -54,6 +54,7 @@ var sentinels = []struct {
 	{network.ErrNotReady, codes.FailedPrecondition},
 	{network.ErrInvalid, codes.InvalidArgument},
 	{crilog.ErrBadPath, codes.InvalidArgument},
+	{crilog.ErrNotRegular, codes.FailedPrecondition},
 	{cdidev.ErrNotFound, codes.NotFound},
 	{ocispec.ErrInvalid, codes.InvalidArgument},
 	{ocispec.ErrUserNotFound, codes.InvalidArgument},
@@ -87,6 +88,23 @@ func grpcError(err error) error {
 		}
 	}
 	return errgrpc.ToGRPC(err)
+}
+
+// maxText bounds the text of an error, in bytes: requests of 16 MiB are quoted in some, and all end
+// in logs and in events of pods.
+const maxText = 8 << 10
+
+// shorten cuts the middle out of a text that is too long: an error says at its beginning what failed, and
+// why at its end.
+func shorten(err error) error {
+	st := status.Convert(err)
+	text := st.Message()
+	if len(text) <= maxText {
+		return err
+	}
+	short := st.Proto()
+	short.Message = strings.ToValidUTF8(text[:maxText/2], "") + " [...] " + strings.ToValidUTF8(text[len(text)-maxText/4:], "")
+	return status.FromProto(short).Err()
 }
 
 func invalid(format string, args ...any) error {

@@ -63,19 +63,28 @@ func (i Interceptors) ServerOptions() []grpc.ServerOption {
 			return resp, err
 		}),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			return i.run(stream.Context(), info.FullMethod, func(context.Context) error {
-				return next(srv, stream)
+			return i.run(stream.Context(), info.FullMethod, func(ctx context.Context) error {
+				return next(srv, serverStream{stream, ctx})
 			})
 		}),
 	}
 }
+
+// serverStream is a stream whose handler sees the context of run, which has its logger. gRPC knows
+// no other way to give a stream's handler one.
+type serverStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s serverStream) Context() context.Context { return s.ctx }
 
 func (i Interceptors) run(ctx context.Context, fullMethod string, call func(context.Context) error) error {
 	method, start := path.Base(fullMethod), time.Now()
 	logger := i.Logger.WithValues("method", method)
 	err := i.admit(method)
 	if err == nil {
-		err = grpcError(guard(klog.NewContext(ctx, logger), call))
+		err = shorten(grpcError(guard(klog.NewContext(ctx, logger), call)))
 	}
 	took := time.Since(start)
 	i.Observe(method, status.Code(err), took)

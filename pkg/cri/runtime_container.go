@@ -3,6 +3,8 @@ package cri
 import (
 	"context"
 	"errors"
+	"math"
+	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -35,7 +37,7 @@ func (s *runtimeService) StartContainer(ctx context.Context, req *runtimeapi.Sta
 
 // StopContainer takes an unknown id for done, as CRI says.
 func (s *runtimeService) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	grace := time.Duration(max(req.GetTimeout(), 0)) * time.Second
+	grace := seconds(req.GetTimeout())
 	err := s.Containers.Stop(ctx, req.GetContainerId(), grace)
 	if err != nil && !errors.Is(err, container.ErrNotFound) {
 		return nil, err
@@ -97,13 +99,31 @@ func (s *runtimeService) UpdateContainerResources(ctx context.Context, req *runt
 }
 
 func (s *runtimeService) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	if len(req.GetCmd()) == 0 {
-		return nil, invalid("cmd is empty")
+	if err := checkCommand(req.GetCmd()); err != nil {
+		return nil, err
 	}
-	timeout := time.Duration(max(req.GetTimeout(), 0)) * time.Second
-	out, err := s.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), timeout)
+	out, err := s.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), seconds(req.GetTimeout()))
 	if err != nil {
 		return nil, err
 	}
 	return &runtimeapi.ExecSyncResponse{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: out.ExitCode}, nil
+}
+
+// seconds converts a time span of the API; one that is negative is none, and one beyond what
+// time.Duration holds, 292 years, ends there.
+func seconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), math.MaxInt64/int64(time.Second))) * time.Second
+}
+
+// checkCommand refuses what the kernel cannot execute, before anything is made for it.
+func checkCommand(cmd []string) error {
+	if len(cmd) == 0 {
+		return invalid("cmd is empty")
+	}
+	for i, arg := range cmd {
+		if strings.ContainsRune(arg, 0) {
+			return invalid("cmd[%d] is %q: it contains a NUL byte", i, arg)
+		}
+	}
+	return nil
 }

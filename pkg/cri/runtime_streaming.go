@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"fmt"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -20,8 +21,8 @@ func (s *runtimeService) Exec(_ context.Context, req *runtimeapi.ExecRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if len(req.GetCmd()) == 0 {
-		return nil, invalid("cmd is empty")
+	if err := checkCommand(req.GetCmd()); err != nil {
+		return nil, err
 	}
 	return s.Streaming.GetExec(&runtimeapi.ExecRequest{
 		ContainerId: rec.ID,
@@ -54,7 +55,7 @@ func (s *runtimeService) PortForward(_ context.Context, req *runtimeapi.PortForw
 		return nil, err
 	}
 	if rec.Phase != sandbox.PhaseReady {
-		return nil, sandbox.ErrNotReady
+		return nil, fmt.Errorf("forward ports of sandbox %s: %w", rec.ID, sandbox.ErrNotReady)
 	}
 	for _, port := range req.GetPort() {
 		if !validPort(port) {

@@ -15,7 +15,7 @@ import (
 func (e *Engine) ResolveImage(ctx context.Context, ref, snapshotter string) (container.Image, error) {
 	h, err := e.find(ctx, ref)
 	if err != nil {
-		return container.Image{}, fmt.Errorf("resolve image %s: %w", ref, err)
+		return container.Image{}, fmt.Errorf("resolve image %q: %w", ref, err)
 	}
 	img := container.Image{
 		ID: h.ID, Ref: h.ID, Name: h.names[0], Size: h.Size, Config: h.Config,
@@ -28,7 +28,7 @@ func (e *Engine) ResolveImage(ctx context.Context, ref, snapshotter string) (con
 		img.Name = h.RepoTags[0]
 	}
 	if err := e.ensureUnpacked(ctx, h, e.snapshotter(snapshotter)); err != nil {
-		return container.Image{}, fmt.Errorf("resolve image %s: %w", ref, err)
+		return container.Image{}, fmt.Errorf("resolve image %q: %w", ref, err)
 	}
 	return img, nil
 }
