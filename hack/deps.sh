@@ -46,7 +46,6 @@ test_needs() {
     require procps has_cmd ps
     require util-linux has_cmd setpriv
     require strace has_cmd strace
-    require crun has_cmd crun
 }
 
 vm_needs() {

@@ -66,7 +66,7 @@ func (m *Manager) serveExec(ctx context.Context, rec Record, execID string, cmd 
 	follow, cancel := outliveClient(ctx)
 	defer cancel()
 	if err := io.Connect(ctx, console{m.opts.Consoles, rec.ID, execID}); err != nil {
-		return Exit{}, errors.Join(err, m.abandonExec(follow, rec.ID, execID))
+		return Exit{}, errors.Join(err, m.abandonExec(follow, rec.ID, execID, io.Drain))
 	}
 	exit, err := m.opts.Execs.WaitExec(follow, rec.ID, execID)
 	if err != nil {

@@ -77,7 +77,7 @@ func (m *Manager) runExec(ctx context.Context, rec Record, execID string, captur
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return Exit{}, errors.Join(err, m.abandonExec(clean, rec.ID, execID))
+		return Exit{}, errors.Join(err, m.abandonExec(clean, rec.ID, execID, capture.Drain))
 	}
 	return exit, m.finishExec(clean, rec.ID, execID, capture.Drain)
 }
@@ -129,15 +129,15 @@ func (m *Manager) startExec(ctx context.Context, rec Record, execID string, exec
 	return nil
 }
 
-// abandonExec kills a command that nobody waits for any longer.
-func (m *Manager) abandonExec(ctx context.Context, id, execID string) error {
+// abandonExec kills a command that nobody waits for any longer. As on other runtimes its children live on.
+func (m *Manager) abandonExec(ctx context.Context, id, execID string, drain func(context.Context) error) error {
 	if err := ignoreNotFound(m.opts.Execs.KillExec(ctx, id, execID, killSignal)); err != nil {
 		return err
 	}
 	if _, err := m.opts.Execs.WaitExec(ctx, id, execID); ignoreNotFound(err) != nil {
 		return err
 	}
-	return ignoreNotFound(m.opts.Execs.DeleteExec(ctx, id, execID))
+	return m.finishExec(ctx, id, execID, drain)
 }
 
 // ReopenLog goes on in a new log file, after the old one was renamed.

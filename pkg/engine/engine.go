@@ -25,8 +25,7 @@ type Options struct {
 	DefaultSnapshotter string
 	// RegistryConfigPath lists directories of hosts.toml directories, separated by colons.
 	RegistryConfigPath string
-	// PinnedImages are references whose images are pinned, beside those that carry the label; a * stands for
-	// any characters.
+	// PinnedImages are normalised references whose images are marked as pinned when pulled.
 	PinnedImages []string
 	// PullProgressTimeout cancels a pull that waits for a registry and received no byte for so
 	// long; zero never does.
@@ -42,7 +41,6 @@ type Engine struct {
 	opts   Options
 	client *client.Client
 	link   *link
-	pins   pins
 
 	groups    *taskGroups
 	members   *members
@@ -96,7 +94,6 @@ func New(opts Options) (*Engine, error) {
 		opts:    opts,
 		client:  c,
 		link:    l,
-		pins:    newPins(opts.PinnedImages),
 		groups:  newTaskGroups(),
 		members: newMembers(),
 		pulls:   newFlights(),

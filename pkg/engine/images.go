@@ -86,11 +86,7 @@ func (e *Engine) heldImages(ctx context.Context) ([]held, error) {
 		addRecord(byID, rec, found)
 	}
 	e.details.keep(targets)
-	all := sortHeld(byID)
-	for i := range all {
-		all[i].Pinned = all[i].Pinned || e.pins.has(all[i].RepoTags, all[i].RepoDigests)
-	}
-	return all, nil
+	return sortHeld(byID), nil
 }
 
 func addRecord(byID map[string]*held, rec images.Image, found detail) {

@@ -13,8 +13,7 @@ const anyAccess = "rwm"
 // cgroup to resources. Everything is forbidden first; the runtime itself allows the few that
 // every container has.
 func (c *Container) devices(resources *specs.LinuxResources) ([]specs.LinuxDevice, error) {
-	all := c.Security.Privileged && !c.ConfineDevices
-	resources.Devices = []specs.LinuxDeviceCgroup{{Allow: all, Access: anyAccess}}
+	resources.Devices = []specs.LinuxDeviceCgroup{{Allow: c.Security.Privileged, Access: anyAccess}}
 	var nodes []specs.LinuxDevice
 	for i := range c.Devices {
 		d := &c.Devices[i]
@@ -24,7 +23,7 @@ func (c *Container) devices(resources *specs.LinuxResources) ([]specs.LinuxDevic
 		if !c.bindsDevice(d) {
 			nodes = append(nodes, d.Node)
 		}
-		if !all {
+		if !c.Security.Privileged {
 			resources.Devices = append(resources.Devices, specs.LinuxDeviceCgroup{
 				Allow: true, Type: d.Node.Type, Major: &d.Node.Major, Minor: &d.Node.Minor, Access: d.Access,
 			})

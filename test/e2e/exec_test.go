@@ -173,7 +173,7 @@ func TestExecOutlivesItsClient(t *testing.T) {
 				})
 			}
 			time.Sleep(300 * time.Millisecond)
-			c.Exec(t, "sh", "-c", fmt.Sprintf("kill -0 %s && kill -9 %s $(pgrep -P %s)", pid, pid, pid))
+			c.Exec(t, "sh", "-c", fmt.Sprintf("kill -0 %s && kill -9 %s && { killall -9 yes || true; }", pid, pid))
 		}
 	})
 	wantCensus(t, n, before)
