@@ -46,6 +46,7 @@ test_needs() {
     require procps has_cmd ps
     require util-linux has_cmd setpriv
     require strace has_cmd strace
+    require crun has_cmd crun
 }
 
 vm_needs() {

@@ -161,6 +161,7 @@ func (d *daemon) openEngine(context.Context) error {
 		DefaultSnapshotter:  d.cfg.Containerd.Snapshotter,
 		RegistryConfigPath:  d.cfg.Registry.ConfigPath,
 		PullProgressTimeout: time.Duration(d.cfg.Registry.PullProgressTimeout),
+		PinnedImages:        d.cfg.Registry.PinnedImages,
 	})
 	if err != nil {
 		return err
@@ -237,23 +238,28 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	policies := map[string]sandbox.UserNamespacePolicy{}
+	policies, perShim := map[string]sandbox.UserNamespacePolicy{}, map[string]int{}
 	for name, h := range d.cfg.RuntimeHandlers {
+		perShim[name] = h.PodsPerShim
 		policies[name] = sandbox.UserNamespacePolicy(h.UserNamespaces)
 	}
 	d.sandboxes, err = sandbox.New(sandbox.Options{
-		DB:                d.db,
-		Pool:              d.pool,
-		Namespaces:        hostNamespaces{},
-		Network:           d.node.network,
-		Process:           process,
-		Labels:            selinuxlabel.Host{},
-		StateDir:          d.cfg.State,
-		BootID:            strings.TrimSpace(string(boot)),
-		Clock:             clock.RealClock{},
-		Logger:            klog.FromContext(ctx),
-		UserNamespaces:    policies,
-		DefaultHandler:    d.cfg.DefaultRuntimeHandler,
+		DB:             d.db,
+		Pool:           d.pool,
+		Namespaces:     hostNamespaces{},
+		Network:        d.node.network,
+		Process:        process,
+		Labels:         selinuxlabel.Host{},
+		StateDir:       d.cfg.State,
+		BootID:         strings.TrimSpace(string(boot)),
+		Clock:          clock.RealClock{},
+		Logger:         klog.FromContext(ctx),
+		UserNamespaces: policies,
+		PodsPerShim:    perShim,
+		DefaultHandler: d.cfg.DefaultRuntimeHandler,
+
+		CheckUserNamespaces: d.node.checkUserNamespaces,
+
 		Notify:            d.events.Publish,
 		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
 		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
@@ -293,10 +299,13 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Handlers:       d.handlers(),
 		DefaultHandler: d.cfg.DefaultRuntimeHandler,
 		Host:           host,
-		SystemdCgroup:  d.node.SystemdCgroup(),
-		CDISpecDirs:    d.cfg.CDISpecDirs,
-		Classes:        classes(ctx, d.cfg),
-		MaxLogLine:     d.cfg.MaxContainerLogLineSize,
+
+		RecursiveReadOnly: d.node.recursiveReadOnly,
+
+		SystemdCgroup: d.node.SystemdCgroup(),
+		CDISpecDirs:   d.cfg.CDISpecDirs,
+		Classes:       classes(ctx, d.cfg),
+		MaxLogLine:    d.cfg.MaxContainerLogLineSize,
 	})
 	if err != nil {
 		return err

@@ -15,9 +15,9 @@ import (
 	"github.com/userns-shim/userns-shim/internal/version"
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
-	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
 // node tells what this machine can do. It is the cri.Node of the daemon.
@@ -45,7 +45,7 @@ type kernelProber interface {
 type runtimeProber interface {
 	Ready(ctx context.Context) error
 	RuntimeFeatures(ctx context.Context, runtime, binaryName string) (engine.RuntimeFeatures, error)
-	FSUsage(ctx context.Context, snapshotter string) (image.Usage, error)
+	SnapshotterRoot(ctx context.Context, snapshotter string) (string, error)
 }
 
 // RuntimeReady asks containerd.
@@ -105,7 +105,10 @@ func (n *node) noUserNamespaces(ctx context.Context, h config.RuntimeHandler, fe
 	if h.UserNamespaces == config.UserNamespacesNever {
 		return fmt.Errorf("the configuration says userNamespaces: never")
 	}
-	if !features.IDMappedMounts {
+	switch {
+	case features.All == nil:
+		return fmt.Errorf("%s has no command features, so it does not say that it supports idmapped mounts; runc does from 1.2, crun from 1.9", h.BinaryName)
+	case !features.IDMappedMounts:
 		return fmt.Errorf("%s does not support idmapped mounts; runc does from 1.2, crun from 1.9", h.BinaryName)
 	}
 	for _, probe := range []func() error{n.kernel.UserNamespaces, n.kernel.TmpfsIDMapped} {
@@ -117,14 +120,32 @@ func (n *node) noUserNamespaces(ctx context.Context, h config.RuntimeHandler, fe
 	if snapshotter == "" {
 		snapshotter = n.cfg.Containerd.Snapshotter
 	}
-	usage, err := n.engine.FSUsage(ctx, snapshotter)
+	root, err := n.engine.SnapshotterRoot(ctx, snapshotter)
 	if err != nil {
 		return fmt.Errorf("find the filesystem of snapshotter %s: %w", snapshotter, err)
 	}
 	if snapshotter == "overlayfs" {
-		return n.kernel.OverlayLayersIDMapped(usage.Mountpoint)
+		return n.kernel.OverlayLayersIDMapped(root)
 	}
-	return n.kernel.IDMapped(usage.Mountpoint)
+	return n.kernel.IDMapped(root)
+}
+
+// checkUserNamespaces is why pods of a handler cannot have a user namespace.
+func (n *node) checkUserNamespaces(ctx context.Context, name string) error {
+	h, err := n.handler(ctx, name, n.cfg.RuntimeHandlers[name])
+	if err != nil {
+		return err
+	}
+	if h.NoUserNamespaces != nil {
+		return fmt.Errorf("%w: %s: %w", sandbox.ErrNoUserNamespaces, name, h.NoUserNamespaces)
+	}
+	return nil
+}
+
+// recursiveReadOnly says whether the OCI runtime of a handler can mount so.
+func (n *node) recursiveReadOnly(ctx context.Context, name string) (bool, error) {
+	h, err := n.handler(ctx, name, n.cfg.RuntimeHandlers[name])
+	return h.RecursiveReadOnlyMounts, err
 }
 
 // Details is for crictl info.

@@ -8,11 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/internal/kernel"
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
-	"github.com/userns-shim/userns-shim/pkg/image"
 )
 
 // fakeKernel answers each probe with an error, nil being a yes.
@@ -38,7 +39,7 @@ func (k *fakeKernel) OverlayLayersIDMapped(dir string) error {
 // fakeRuntime keeps a snapshotter's files in /snapshots/ and its name.
 type fakeRuntime struct {
 	features engine.RuntimeFeatures
-	usage    error
+	root     error
 }
 
 func (r *fakeRuntime) Ready(context.Context) error { return nil }
@@ -47,8 +48,8 @@ func (r *fakeRuntime) RuntimeFeatures(context.Context, string, string) (engine.R
 	return r.features, nil
 }
 
-func (r *fakeRuntime) FSUsage(_ context.Context, snapshotter string) (image.Usage, error) {
-	return image.Usage{Mountpoint: "/snapshots/" + snapshotter}, r.usage
+func (r *fakeRuntime) SnapshotterRoot(_ context.Context, snapshotter string) (string, error) {
+	return "/snapshots/" + snapshotter, r.root
 }
 
 // machine is a node on which everything works, until a test takes something away.
@@ -61,7 +62,7 @@ type machine struct {
 func newMachine() *machine {
 	return &machine{
 		kernel:  &fakeKernel{},
-		runtime: &fakeRuntime{features: engine.RuntimeFeatures{IDMappedMounts: true, RecursiveROMount: true}},
+		runtime: &fakeRuntime{features: engine.RuntimeFeatures{All: &features.Features{}, IDMappedMounts: true, RecursiveROMount: true}},
 		handler: config.Default().RuntimeHandlers["runc"],
 	}
 }
@@ -85,6 +86,7 @@ func TestHandlersReportUserNamespaces(t *testing.T) {
 		{"all fine for every pod", func(m *machine) { m.handler.UserNamespaces = config.UserNamespacesAlways }, ""},
 		{"the policy says never", func(m *machine) { m.handler.UserNamespaces = config.UserNamespacesNever }, "userNamespaces: never"},
 		{"the OCI runtime is too old", func(m *machine) { m.runtime.features.IDMappedMounts = false }, "runc does not support idmapped mounts"},
+		{"the OCI runtime tells no features", func(m *machine) { m.runtime.features = engine.RuntimeFeatures{} }, "runc has no command features"},
 		{"no user namespaces", func(m *machine) { m.kernel.userNS = broken }, broken.Error()},
 		{"tmpfs cannot be idmapped", func(m *machine) { m.kernel.tmpfs = broken }, broken.Error()},
 		{"overlayfs refuses idmapped layers", func(m *machine) { m.kernel.overlay = broken }, broken.Error()},
@@ -95,7 +97,7 @@ func TestHandlersReportUserNamespaces(t *testing.T) {
 		{"another snapshotter's filesystem can", func(m *machine) {
 			m.handler.Snapshotter, m.kernel.overlay = "native", broken
 		}, ""},
-		{"the snapshotter is not found", func(m *machine) { m.runtime.usage = broken }, "find the filesystem of snapshotter overlayfs"},
+		{"the snapshotter is not found", func(m *machine) { m.runtime.root = broken }, "find the filesystem of snapshotter overlayfs"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newMachine()

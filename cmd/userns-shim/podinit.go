@@ -45,7 +45,16 @@ func (d *daemon) podInit() (*podinit.Runner, error) {
 func (d *daemon) handlers() map[string]container.Handler {
 	out := map[string]container.Handler{}
 	for name, h := range d.cfg.RuntimeHandlers {
-		out[name] = container.Handler{Runtime: h.Runtime, BinaryName: h.BinaryName, Snapshotter: d.snapshotters()[name]}
+		out[name] = container.Handler{
+			Runtime:     h.Runtime,
+			BinaryName:  h.BinaryName,
+			Snapshotter: d.snapshotters()[name],
+			Options:     container.RuntimeOptions{Root: h.Root, ShimCgroup: h.ShimCgroup},
+
+			PodAnnotations:               h.PodAnnotations,
+			ContainerAnnotations:         h.ContainerAnnotations,
+			PrivilegedWithoutHostDevices: h.PrivilegedWithoutHostDevices,
+		}
 	}
 	return out
 }

@@ -87,10 +87,16 @@ type CNI struct {
 
 // Registry configures where images come from.
 type Registry struct {
-	// ConfigPath is a directory of hosts.toml directories, as containerd has them.
+	// ConfigPath is a directory of hosts.toml directories, as containerd has them, or several
+	// separated by colons; empty means none.
 	ConfigPath string `yaml:"configPath"`
 	// PullProgressTimeout cancels a pull that receives no byte for so long; 0s never does.
 	PullProgressTimeout Duration `yaml:"pullProgressTimeout"`
+	// PinnedImages are images that kubelet's garbage collection leaves alone, whoever pulled them and
+	// when: references such as registry.k8s.io/pause:3.10, in which a * stands for any characters,
+	// slashes included (registry.example/node/*). An image with containerd's label
+	// io.cri-containerd.pinned=pinned is pinned as well.
+	PinnedImages []string `yaml:"pinnedImages,omitempty"`
 }
 
 // Streaming configures the server behind exec, attach and port-forward.
@@ -121,16 +127,33 @@ const (
 	UserNamespacesNever  UserNamespacePolicy = "never"
 )
 
-// RuntimeHandler is one way to run containers.
+// RuntimeHandler is one way to run containers. Changes concern containers that are created from then on.
 type RuntimeHandler struct {
-	// Runtime is containerd's name of the shim.
+	// Runtime is containerd's name of the shim, or the path of its program. It has to be
+	// containerd's shim for OCI runtimes or one that takes the same options.
 	Runtime string `yaml:"runtime"`
-	// BinaryName is the OCI runtime that the shim calls, a name on its PATH or a path.
+	// BinaryName is the OCI runtime that the shim calls, a name on containerd's PATH or a path: runc or
+	// crun, for two. What it can do is asked of the program itself, by its command features.
 	BinaryName string `yaml:"binaryName"`
 	// Snapshotter overrides containerd.snapshotter for this handler.
 	Snapshotter string `yaml:"snapshotter,omitempty"`
-	// UserNamespaces is optIn, always or never.
+	// UserNamespaces is optIn, always or never. Always gives a user namespace to pods that do not ask
+	// for one too, except those that use the host's PID or IPC namespace.
 	UserNamespaces UserNamespacePolicy `yaml:"userNamespaces"`
+	// Root is the directory in which the OCI runtime keeps its state; empty takes the shim's own,
+	// /run/containerd/runc.
+	Root string `yaml:"root,omitempty"`
+	// ShimCgroup is a cgroup that exists, as a path below the hierarchies' roots, for shims; empty
+	// leaves them in containerd's.
+	ShimCgroup string `yaml:"shimCgroup,omitempty"`
+	// PodAnnotations and ContainerAnnotations are the annotations of a pod and of a container that the
+	// OCI runtime gets to see, by name; a * stands for any characters but a
+	// slash. Without them it sees none: some give more than the pod was granted, as run.oci.* of crun.
+	PodAnnotations       []string `yaml:"podAnnotations,omitempty"`
+	ContainerAnnotations []string `yaml:"containerAnnotations,omitempty"`
+	// PrivilegedWithoutHostDevices keeps the host's devices out of privileged containers, which get
+	// those that every container has and those asked for.
+	PrivilegedWithoutHostDevices bool `yaml:"privilegedWithoutHostDevices,omitempty"`
 	// PodsPerShim puts up to so many pods into one shim process. More than 1 saves about 5 MiB
 	// for each pod; when such a shim dies, containerd kills the containers of all its pods.
 	PodsPerShim int `yaml:"podsPerShim"`

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -21,6 +23,7 @@ func (c Config) Validate() error {
 		oneOf("cgroupDriver", c.CgroupDriver, CgroupDriverAuto, CgroupDriverCgroupfs, CgroupDriverSystemd),
 		positive("maxContainerLogLineSize", c.MaxContainerLogLineSize),
 		c.validateHandlers(),
+		c.Registry.validate(),
 		c.IDPool.validate(),
 	)
 }
@@ -31,20 +34,19 @@ func (c Config) validatePaths() error {
 		absolute("state", c.State),
 		absolute("containerd.address", c.Containerd.Address),
 		absolute("cni.confDir", c.CNI.ConfDir),
-		absolute("registry.configPath", c.Registry.ConfigPath),
 		hostPort("metricsListen", c.MetricsListen, true),
 		hostPort("streaming.listen", c.Streaming.Listen, false),
 		nonEmpty("containerd.namespace", c.Containerd.Namespace),
 		nonEmpty("containerd.snapshotter", c.Containerd.Snapshotter),
 	}
-	for field, path := range map[string]string{
+	for field, file := range map[string]string{
 		"sandboxInit": c.SandboxInit, "blockIOConfigFile": c.BlockIOConfigFile, "rdtConfigFile": c.RDTConfigFile,
 	} {
-		if path != "" {
-			errs = append(errs, absolute(field, path))
+		if file != "" {
+			errs = append(errs, absolute(field, file))
 		}
 	}
-	if path, ok := strings.CutPrefix(c.Listen, "unix://"); !ok || !filepath.IsAbs(path) {
+	if socket, ok := strings.CutPrefix(c.Listen, "unix://"); !ok || !filepath.IsAbs(socket) {
 		errs = append(errs, fmt.Errorf("listen is %q: want unix:///path", c.Listen))
 	}
 	if len(c.CNI.BinDirs) == 0 {
@@ -65,13 +67,64 @@ func (c Config) validateHandlers() error {
 		errs = append(errs, fmt.Errorf("defaultRuntimeHandler is %q, which runtimeHandlers does not have", c.DefaultRuntimeHandler))
 	}
 	for name, h := range c.RuntimeHandlers {
-		field := "runtimeHandlers." + name
-		errs = append(errs,
-			nonEmpty("name of a runtime handler", name),
-			nonEmpty(field+".runtime", h.Runtime),
-			nonEmpty(field+".binaryName", h.BinaryName),
-			oneOf(field+".userNamespaces", h.UserNamespaces, UserNamespacesOptIn, UserNamespacesAlways, UserNamespacesNever),
-			positive(field+".podsPerShim", h.PodsPerShim))
+		errs = append(errs, handlerName(name), h.validate("runtimeHandlers."+name))
+	}
+	return errors.Join(errs...)
+}
+
+// handlerName holds what Kubernetes demands of RuntimeClass.handler, a DNS label.
+func handlerName(name string) error {
+	if regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`).MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("runtimeHandlers has the name %q: want at most 63 lower-case letters, digits and dashes, as in RuntimeClass.handler", name)
+}
+
+func (h RuntimeHandler) validate(field string) error {
+	errs := []error{
+		shimName(field+".runtime", h.Runtime),
+		nonEmpty(field+".binaryName", h.BinaryName),
+		oneOf(field+".userNamespaces", h.UserNamespaces, UserNamespacesOptIn, UserNamespacesAlways, UserNamespacesNever),
+		positive(field+".podsPerShim", h.PodsPerShim),
+	}
+	if strings.Contains(h.BinaryName, "/") {
+		errs = append(errs, absolute(field+".binaryName", h.BinaryName))
+	}
+	for name, dir := range map[string]string{".root": h.Root, ".shimCgroup": h.ShimCgroup} {
+		if dir != "" {
+			errs = append(errs, absolute(field+name, dir))
+		}
+	}
+	for name, patterns := range map[string][]string{".podAnnotations": h.PodAnnotations, ".containerAnnotations": h.ContainerAnnotations} {
+		for i, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+				errs = append(errs, fmt.Errorf("%s%s[%d] is %q: want the name of an annotation, with * for any characters", field, name, i, pattern))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shimName takes what containerd makes the name of a shim's program of, or its path.
+func shimName(field, name string) error {
+	if filepath.IsAbs(name) || regexp.MustCompile(`^[a-zA-Z0-9]+(\.[a-zA-Z0-9_-]+){2,}$`).MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s is %q: want a name such as io.containerd.runc.v2, or the absolute path of a shim", field, name)
+}
+
+func (r Registry) validate() error {
+	var errs []error
+	for _, dir := range filepath.SplitList(r.ConfigPath) {
+		errs = append(errs, absolute("registry.configPath", dir))
+	}
+	for i, pattern := range r.PinnedImages {
+		if strings.Trim(pattern, "*") == "" || strings.ContainsAny(pattern, " \t\n") {
+			errs = append(errs, fmt.Errorf("registry.pinnedImages[%d] is %q: want an image, with * for any characters", i, pattern))
+		}
+	}
+	if r.PullProgressTimeout < 0 {
+		errs = append(errs, fmt.Errorf("registry.pullProgressTimeout is negative"))
 	}
 	return errors.Join(errs...)
 }
@@ -114,11 +167,11 @@ func oneOf[T ~string](field string, got T, want ...T) error {
 	return fmt.Errorf("%s is %q: want one of %q", field, got, want)
 }
 
-func absolute(field, path string) error {
-	if filepath.IsAbs(path) {
+func absolute(field, name string) error {
+	if filepath.IsAbs(name) {
 		return nil
 	}
-	return fmt.Errorf("%s is %q: want an absolute path", field, path)
+	return fmt.Errorf("%s is %q: want an absolute path", field, name)
 }
 
 func nonEmpty(field, value string) error {

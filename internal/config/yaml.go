@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -65,7 +67,7 @@ func (c Config) Marshal() ([]byte, error) {
 // UnmarshalYAML fills in the defaults of a handler. Decoding through a second type keeps
 // KnownFields, which a custom unmarshaller would otherwise lose.
 func (h *RuntimeHandler) UnmarshalYAML(node *yaml.Node) error {
-	if err := checkFields(node, "runtime", "binaryName", "snapshotter", "userNamespaces", "podsPerShim"); err != nil {
+	if err := checkFields(node, handlerFields()...); err != nil {
 		return err
 	}
 	type plain RuntimeHandler
@@ -75,6 +77,16 @@ func (h *RuntimeHandler) UnmarshalYAML(node *yaml.Node) error {
 	}
 	*h = RuntimeHandler(p)
 	return nil
+}
+
+// handlerFields are the names of a handler's fields.
+func handlerFields() []string {
+	var names []string
+	for i, t := 0, reflect.TypeFor[RuntimeHandler](); i < t.NumField(); i++ {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		names = append(names, name)
+	}
+	return names
 }
 
 // checkFields reports the first key of a mapping that is not known, with its line: a node

@@ -81,6 +81,7 @@ func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler H
 		ImageID:     image.ID,
 		ImageRef:    image.Ref,
 		Snapshotter: handler.Snapshotter,
+		ShimGroup:   sb.ShimGroup,
 		StopSignal:  cmp.Or(spec.StopSignal, image.Config.StopSignal, defaultStopSignal),
 		State:       StateCreating,
 		CreatedAt:   m.opts.Clock.Now(),
@@ -210,7 +211,9 @@ func (m *Manager) record(ctx context.Context, b *build) error {
 		ViewKeys:      imageVolumeKeys(b.rec),
 		Runtime:       b.handler.Runtime,
 		BinaryName:    b.handler.BinaryName,
+		Options:       b.handler.Options,
 		SystemdCgroup: m.opts.SystemdCgroup,
+		Group:         b.rec.ShimGroup,
 		Labels:        labels(b),
 		Spec:          spec,
 	})

@@ -125,7 +125,7 @@ func (m *Manager) forgetOOM(id string) {
 // releaseRuntime takes away the task, the mounted root filesystem and the hold on a target's PID
 // namespace, all idempotently.
 func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
-	_, err := m.opts.Tasks.DeleteTask(ctx, rec.SandboxID, rec.ID)
+	_, err := m.opts.Tasks.DeleteTask(ctx, rec.group(), rec.ID)
 	if isNotFound(err) {
 		err = nil
 	}

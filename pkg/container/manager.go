@@ -61,6 +61,12 @@ type Handler struct {
 	Runtime     string // containerd's name of the shim
 	BinaryName  string // OCI runtime
 	Snapshotter string
+	Options     RuntimeOptions
+	// PodAnnotations and ContainerAnnotations are patterns, as of path.Match, of the annotations that
+	// the OCI runtime gets to see.
+	PodAnnotations, ContainerAnnotations []string
+	// PrivilegedWithoutHostDevices keeps the host's devices out of privileged containers.
+	PrivilegedWithoutHostDevices bool
 }
 
 // Options are what a Manager needs; all fields are required unless they say otherwise.
@@ -90,6 +96,9 @@ type Options struct {
 	// Handlers are the runtime handlers by name; DefaultHandler serves sandboxes that name none.
 	Handlers       map[string]Handler
 	DefaultHandler string
+	// RecursiveReadOnly, where it is set, says whether the OCI runtime of a handler can mount so; without
+	// it Host decides.
+	RecursiveReadOnly func(ctx context.Context, handler string) (bool, error)
 	// Host is what specifications depend on beside the container.
 	Host          ocispec.Host
 	SystemdCgroup bool

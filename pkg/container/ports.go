@@ -59,9 +59,19 @@ type EngineRecord struct {
 	ViewKeys      []string // more snapshots that the record holds, in labels of the same kind
 	Runtime       string   // io.containerd.runc.v2
 	BinaryName    string   // OCI runtime binary, option of the runc shim
+	Options       RuntimeOptions
 	SystemdCgroup bool
-	Labels        map[string]string
-	Spec          *specs.Spec
+	// Group names the shim that serves the container, together with others of that group; empty
+	// means the sandbox's own.
+	Group  string
+	Labels map[string]string
+	Spec   *specs.Spec
+}
+
+// RuntimeOptions are those of the runc shim that a runtime handler sets. Empty ones are the shim's own.
+type RuntimeOptions struct {
+	Root       string // directory of the OCI runtime's state
+	ShimCgroup string // cgroup that shims are put into
 }
 
 // Records creates and deletes container records in containerd.

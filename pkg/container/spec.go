@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -91,8 +92,9 @@ type Record struct {
 	ImageID     string               `json:"imageId"`
 	ImageRef    string               `json:"imageRef"`
 	Snapshotter string               `json:"snapshotter"`
-	StopSignal  string               `json:"stopSignal"` // "SIGTERM"
-	User        ocispec.ResolvedUser `json:"user"`       // ids inside the container
+	ShimGroup   string               `json:"shimGroup,omitempty"` // as of the sandbox
+	StopSignal  string               `json:"stopSignal"`          // "SIGTERM"
+	User        ocispec.ResolvedUser `json:"user"`                // ids inside the container
 	LogPath     string               `json:"logPath,omitempty"`
 	// SELinux holds the labels of the container, empty on a host without SELinux.
 	SELinux ocispec.SELinuxLabels `json:"selinux,omitzero"`
@@ -128,3 +130,6 @@ func (r Record) Created() time.Time { return r.CreatedAt }
 
 // Hidden containers are still being made.
 func (r Record) Hidden() bool { return r.State == StateCreating }
+
+// group names the shim that serves the container.
+func (r Record) group() string { return cmp.Or(r.ShimGroup, r.SandboxID) }

@@ -1,8 +1,11 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"os"
+	"path"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -39,7 +42,7 @@ func (m *Manager) builtSpecification(ctx context.Context, b *build) (*specs.Spec
 	if err != nil {
 		return nil, err
 	}
-	devices, err := hostDevices(b.rec.Spec)
+	devices, err := hostDevices(b.rec.Spec, !b.handler.PrivilegedWithoutHostDevices)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +51,10 @@ func (m *Manager) builtSpecification(ctx context.Context, b *build) (*specs.Spec
 		return nil, err
 	}
 	namespaces, err := m.namespacesOf(b)
+	if err != nil {
+		return nil, err
+	}
+	host, err := m.hostOf(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +89,11 @@ func (m *Manager) builtSpecification(ctx context.Context, b *build) (*specs.Spec
 		Files:       m.podFiles(b.sb),
 		Mounts:      volumes,
 		Devices:     devices,
-		Annotations: spec.Annotations,
-		Host:        m.opts.Host,
+
+		ConfineDevices: b.handler.PrivilegedWithoutHostDevices,
+
+		Annotations: passedAnnotations(b),
+		Host:        host,
 	})
 }
 
@@ -106,8 +116,40 @@ func hostname(sb sandbox.Record) string {
 	return name
 }
 
-// hostDevices are those asked for, and for a privileged container all others of the host.
-func hostDevices(spec Spec) ([]ocispec.HostDevice, error) {
+// hostOf is the host as the handler's OCI runtime lets it be used.
+func (m *Manager) hostOf(ctx context.Context, b *build) (ocispec.Host, error) {
+	host := m.opts.Host
+	asks := slices.ContainsFunc(b.rec.Spec.Mounts, func(v ocispec.Mount) bool { return v.RecursiveReadOnly })
+	if !asks || m.opts.RecursiveReadOnly == nil {
+		return host, nil
+	}
+	able, err := m.opts.RecursiveReadOnly(ctx, cmp.Or(b.sb.Spec.RuntimeHandler, m.opts.DefaultHandler))
+	host.RecursiveReadOnly = host.RecursiveReadOnly && able
+	return host, err
+}
+
+// passedAnnotations are those that the handler shows the OCI runtime. A container's win over its pod's.
+func passedAnnotations(b *build) map[string]string {
+	out := map[string]string{}
+	for _, from := range []struct {
+		annotations map[string]string
+		patterns    []string
+	}{{b.sb.Spec.Annotations, b.handler.PodAnnotations}, {b.rec.Spec.Annotations, b.handler.ContainerAnnotations}} {
+		for name, value := range from.annotations {
+			if slices.ContainsFunc(from.patterns, func(pattern string) bool {
+				ok, err := path.Match(pattern, name)
+				return err == nil && ok
+			}) {
+				out[name] = value
+			}
+		}
+	}
+	return out
+}
+
+// hostDevices are those asked for, and for a privileged container all others of the host unless they are
+// to be kept out.
+func hostDevices(spec Spec, others bool) ([]ocispec.HostDevice, error) {
 	var out []ocispec.HostDevice
 	for _, d := range spec.Devices {
 		resolved, err := hostdev.Resolve(d)
@@ -116,7 +158,7 @@ func hostDevices(spec Spec) ([]ocispec.HostDevice, error) {
 		}
 		out = append(out, resolved...)
 	}
-	if !spec.Security.Privileged {
+	if !spec.Security.Privileged || !others {
 		return out, nil
 	}
 	all, err := hostdev.All()

@@ -131,7 +131,7 @@ func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io 
 		return 0, err
 	}
 	paths := io.Paths()
-	pid, err := m.opts.Tasks.CreateTask(ctx, rec.SandboxID, rec.ID, Stdio{
+	pid, err := m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, Stdio{
 		Stdin:    paths.Stdin,
 		Stdout:   paths.Stdout,
 		Stderr:   paths.Stderr,

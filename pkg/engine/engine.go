@@ -25,7 +25,8 @@ type Options struct {
 	DefaultSnapshotter string
 	// RegistryConfigPath lists directories of hosts.toml directories, separated by colons.
 	RegistryConfigPath string
-	// PinnedImages are normalised references whose images are marked as pinned when pulled.
+	// PinnedImages are references whose images are pinned, beside those that carry the label; a * stands for
+	// any characters.
 	PinnedImages []string
 	// PullProgressTimeout cancels a pull that waits for a registry and received no byte for so
 	// long; zero never does.
@@ -41,6 +42,7 @@ type Engine struct {
 	opts   Options
 	client *client.Client
 	link   *link
+	pins   pins
 
 	groups    *taskGroups
 	members   *members
@@ -94,6 +96,7 @@ func New(opts Options) (*Engine, error) {
 		opts:    opts,
 		client:  c,
 		link:    l,
+		pins:    newPins(opts.PinnedImages),
 		groups:  newTaskGroups(),
 		members: newMembers(),
 		pulls:   newFlights(),

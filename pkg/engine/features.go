@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -72,10 +73,22 @@ func (e *Engine) RuntimeFeatures(ctx context.Context, runtime, binary string) (R
 	return info.RuntimeFeatures, nil
 }
 
+// knownFeatures is RuntimeFeatures for who can do with an older answer, so that the start of a container does
+// not wait for two programs.
+func (e *Engine) knownFeatures(ctx context.Context, runtime, binary string) (RuntimeFeatures, error) {
+	e.infos.mu.Lock()
+	info, ok := e.infos.byKey[runtimeKey{runtime, binary}]
+	e.infos.mu.Unlock()
+	if ok && info.connects == e.link.connects.Load() {
+		return info.RuntimeFeatures, nil
+	}
+	return e.RuntimeFeatures(ctx, runtime, binary)
+}
+
 func readFeatures(told *features.Features) RuntimeFeatures {
 	f := RuntimeFeatures{
 		All:              told,
-		Version:          told.Annotations["org.opencontainers.runc.version"],
+		Version:          cmp.Or(told.Annotations["org.opencontainers.runc.version"], told.Annotations["run.oci.crun.version"]),
 		RecursiveROMount: slices.Contains(told.MountOptions, "rro"),
 	}
 	if told.Linux != nil && told.Linux.MountExtensions != nil && told.Linux.MountExtensions.IDMap != nil {

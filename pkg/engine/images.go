@@ -86,7 +86,11 @@ func (e *Engine) heldImages(ctx context.Context) ([]held, error) {
 		addRecord(byID, rec, found)
 	}
 	e.details.keep(targets)
-	return sortHeld(byID), nil
+	all := sortHeld(byID)
+	for i := range all {
+		all[i].Pinned = all[i].Pinned || e.pins.has(all[i].RepoTags, all[i].RepoDigests)
+	}
+	return all, nil
 }
 
 func addRecord(byID map[string]*held, rec images.Image, found detail) {

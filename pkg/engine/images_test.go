@@ -59,24 +59,38 @@ func TestImageLife(t *testing.T) {
 func TestImageRecords(t *testing.T) {
 	l := newLab(t)
 	tag := l.registry.Ref(labimage.Demo)
-	digest := l.registry.push(t, labimage.Demo)
-	pinning := l.newEngine(engine.Options{PinnedImages: []string{tag}})
-	id, err := pinning.Pull(t.Context(), image.PullRequest{Ref: tag})
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := l.pull(labimage.Demo)
 	labels := l.imageRecords()
-	byDigest := strings.TrimSuffix(tag, ":latest") + "@" + digest
+	byDigest := strings.TrimSuffix(tag, ":latest") + "@" + l.registry.push(t, labimage.Demo)
 	for _, name := range []string{id, tag, byDigest} {
-		if labels[name]["io.cri-containerd.image"] != "managed" || labels[name]["io.cri-containerd.pinned"] != "pinned" {
+		if labels[name]["io.cri-containerd.image"] != "managed" || labels[name]["io.cri-containerd.pinned"] != "" {
 			t.Errorf("record %s has labels %v", name, labels[name])
 		}
 	}
 	if len(labels) != 3 {
 		t.Errorf("records %v, want three", labels)
 	}
-	if info, err := l.Get(t.Context(), id); err != nil || !info.Pinned {
-		t.Errorf("image %+v, %v, want it pinned", info, err)
+}
+
+// TestPinnedImages: what the configuration says holds for images that are there, and only as long as it says so.
+func TestPinnedImages(t *testing.T) {
+	l := newLab(t)
+	id := l.pull(labimage.Demo)
+	tag := l.registry.Ref(labimage.Demo)
+	for pattern, want := range map[string]bool{
+		"":                                   false,
+		tag:                                  true,
+		strings.TrimSuffix(tag, ":latest"):   true, // as clients write it
+		strings.TrimSuffix(tag, "mo:latest"): false,
+		l.registry.Addr() + "/*":             true,
+		"*/demo@sha256:*":                    true,
+		"*.example/*":                        false,
+		"demo:latest":                        false, // docker.io/library/demo:latest
+	} {
+		e := l.newEngine(engine.Options{PinnedImages: []string{pattern}})
+		if info, err := e.Get(t.Context(), id); err != nil || info.Pinned != want {
+			t.Errorf("pattern %q: pinned %t, %v, want %t", pattern, info.Pinned, err, want)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 const groupLabel = "userns-shim.io/shim-group"
 
 // groupAnnotations are what the runc shim takes a container's group from, in its order.
-var groupAnnotations = []string{"io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"}
+var groupAnnotations = []string{groupAnnotation, "io.kubernetes.cri.sandbox-id"}
 
 // groupOf returns the group that the shim will put the container in; without an annotation it is
 // alone in a group of its own name.

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -11,14 +10,8 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/image"
 )
 
-// imageLabels are the labels of the records of an image that was pulled as ref.
-func (e *Engine) imageLabels(ref string) map[string]string {
-	labels := map[string]string{imageLabel: imageValue}
-	if slices.Contains(e.opts.PinnedImages, ref) {
-		labels[pinnedLabel] = pinnedValue
-	}
-	return labels
-}
+// imageLabels are the labels of the records of an image.
+func imageLabels() map[string]string { return map[string]string{imageLabel: imageValue} }
 
 // nameImage records a pulled image under all its names.
 func (e *Engine) nameImage(ctx context.Context, pulled images.Image, id string) error {
@@ -31,7 +24,7 @@ func (e *Engine) nameImage(ctx context.Context, pulled images.Image, id string) 
 	}
 	defer e.names.Unlock(id)
 	for _, name := range names {
-		rec := images.Image{Name: name, Target: pulled.Target, Labels: e.imageLabels(pulled.Name)}
+		rec := images.Image{Name: name, Target: pulled.Target, Labels: imageLabels()}
 		if err := e.putRecord(ctx, rec); err != nil {
 			return fmt.Errorf("record image under the name %s: %w", name, err)
 		}

@@ -78,7 +78,7 @@ func (e *Engine) pullOptions(ctx context.Context, req image.PullRequest, p *prog
 		client.WithPlatformMatcher(platform),
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(e.snapshotter(req.Snapshotter), snapshots.WithLabels(req.Labels)),
-		client.WithPullLabels(e.imageLabels(req.Ref)),
+		client.WithPullLabels(imageLabels()),
 		client.WithMaxConcurrentDownloads(e.opts.MaxConcurrentDownloads),
 		client.WithImageHandlerWrapper(snapshotters.AppendInfoHandlerWrapper(req.Ref)),
 		client.WithUnpackOpts([]client.UnpackOpt{client.WithUnpackDuplicationSuppressor(e.layers)}),

@@ -20,6 +20,7 @@ const snapshotRef = "containerd.io/gc.ref.snapshot."
 // CreateRecord makes the container record, which holds the snapshots from now on, and ends their
 // leases. An existing record is an error that wraps errdefs.ErrAlreadyExists.
 func (e *Engine) CreateRecord(ctx context.Context, rec container.EngineRecord) error {
+	rec.Spec = e.fitSpec(ctx, rec)
 	c, err := e.record(rec)
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", rec.ID, err)
@@ -50,7 +51,12 @@ func (e *Engine) record(rec container.EngineRecord) (containers.Container, error
 	if err != nil {
 		return containers.Container{}, fmt.Errorf("pack spec: %w", err)
 	}
-	opts, err := typeurl.MarshalAny(&options.Options{BinaryName: rec.BinaryName, SystemdCgroup: rec.SystemdCgroup})
+	opts, err := typeurl.MarshalAny(&options.Options{
+		BinaryName:    rec.BinaryName,
+		SystemdCgroup: rec.SystemdCgroup,
+		Root:          rec.Options.Root,
+		ShimCgroup:    rec.Options.ShimCgroup,
+	})
 	if err != nil {
 		return containers.Container{}, fmt.Errorf("pack runtime options: %w", err)
 	}

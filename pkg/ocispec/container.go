@@ -30,6 +30,9 @@ type Container struct {
 	Mounts  []Mount
 	Devices []HostDevice // of a privileged container: all of the host's
 
+	// ConfineDevices holds a privileged container to Devices too.
+	ConfineDevices bool
+
 	// Annotations are passed on to the OCI runtime; CRI's own win over them.
 	Annotations map[string]string
 	Host        Host

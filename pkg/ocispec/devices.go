@@ -13,7 +13,8 @@ const anyAccess = "rwm"
 // cgroup to resources. Everything is forbidden first; the runtime itself allows the few that
 // every container has.
 func (c *Container) devices(resources *specs.LinuxResources) ([]specs.LinuxDevice, error) {
-	resources.Devices = []specs.LinuxDeviceCgroup{{Allow: c.Security.Privileged, Access: anyAccess}}
+	all := c.Security.Privileged && !c.ConfineDevices
+	resources.Devices = []specs.LinuxDeviceCgroup{{Allow: all, Access: anyAccess}}
 	var nodes []specs.LinuxDevice
 	for i := range c.Devices {
 		d := &c.Devices[i]
@@ -23,7 +24,7 @@ func (c *Container) devices(resources *specs.LinuxResources) ([]specs.LinuxDevic
 		if !c.bindsDevice(d) {
 			nodes = append(nodes, d.Node)
 		}
-		if !c.Security.Privileged {
+		if !all {
 			resources.Devices = append(resources.Devices, specs.LinuxDeviceCgroup{
 				Allow: true, Type: d.Node.Type, Major: &d.Node.Major, Minor: &d.Node.Minor, Access: d.Access,
 			})

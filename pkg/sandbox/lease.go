@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,12 +19,25 @@ const PoolBucket = "idpool"
 // idsPerPod is the length of a range that userns-shim chooses.
 const idsPerPod = idpool.Unit
 
+func (m *Manager) handlerName(spec Spec) string {
+	return cmp.Or(spec.RuntimeHandler, m.opts.DefaultHandler)
+}
+
+// checkUserNamespaces refuses a pod whose user namespace the node could make and its handler not use.
+func (m *Manager) checkUserNamespaces(ctx context.Context, spec Spec) error {
+	policy, err := m.handlerPolicy(spec)
+	if err != nil || m.opts.CheckUserNamespaces == nil {
+		return err
+	}
+	if wants, err := wantsUserNamespace(spec, policy); err != nil || !wants {
+		return err
+	}
+	return m.opts.CheckUserNamespaces(ctx, m.handlerName(spec))
+}
+
 // handlerPolicy returns the user namespace policy of the spec's runtime handler.
 func (m *Manager) handlerPolicy(spec Spec) (UserNamespacePolicy, error) {
-	name := spec.RuntimeHandler
-	if name == "" {
-		name = m.opts.DefaultHandler
-	}
+	name := m.handlerName(spec)
 	policy, ok := m.opts.UserNamespaces[name]
 	if !ok {
 		return "", fmt.Errorf("%w %q", ErrUnknownHandler, name)

@@ -64,6 +64,11 @@ type Options struct {
 	Logger     klog.Logger
 	// UserNamespaces is the policy of each runtime handler by name.
 	UserNamespaces map[string]UserNamespacePolicy
+	// CheckUserNamespaces, where it is set, is nil when pods of the handler can have a user namespace on
+	// this node, and else wraps ErrNoUserNamespaces where the node is why.
+	CheckUserNamespaces func(ctx context.Context, handler string) error
+	// PodsPerShim is how many pods of a handler share a shim; less than two means none.
+	PodsPerShim map[string]int
 	// DefaultHandler serves specs without a runtime handler.
 	DefaultHandler string
 	// RejectConflicts refuses a pod whose mapping cannot be claimed, instead of giving it another.

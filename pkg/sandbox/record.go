@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -32,6 +33,8 @@ type Record struct {
 	BootID string `json:"bootId"`
 	// Range is nil for a pod in the host's user namespace.
 	Range *idpool.Range `json:"range,omitempty"`
+	// ShimGroup names the shim that the pod shares with others; empty where it has its own.
+	ShimGroup string `json:"shimGroup,omitempty"`
 	// NetworkUp is set before CNI ADD and cleared once CNI DEL has succeeded.
 	NetworkUp bool `json:"networkUp,omitempty"`
 	// ProcessUp is set before the process of a shared PID namespace is started, and cleared once
@@ -61,6 +64,9 @@ func (r Record) Created() time.Time { return r.CreatedAt }
 
 // Hidden sandboxes are still being made.
 func (r Record) Hidden() bool { return r.Phase == PhaseCreating }
+
+// Group names the shim that serves the pod.
+func (r Record) Group() string { return cmp.Or(r.ShimGroup, r.ID) }
 
 // Mapping is the effective mapping of the pod's user namespace, nil for the host's.
 func (r Record) Mapping() *ocispec.IDMapping {

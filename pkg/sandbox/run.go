@@ -31,6 +31,9 @@ func (m *Manager) Run(ctx context.Context, spec Spec) (Record, error) {
 			return Record{}, err
 		}
 	}
+	if err := m.checkUserNamespaces(ctx, spec); err != nil {
+		return Record{}, fmt.Errorf("run sandbox %s/%s: %w", spec.Metadata.Namespace, spec.Metadata.Name, err)
+	}
 	rec, existed, err := m.reserve(ctx, spec)
 	if err != nil || existed {
 		return rec, err
@@ -86,6 +89,9 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 			return err
 		}
 		if rec.Range, err = m.lease(ctx, tx, rec); err != nil {
+			return err
+		}
+		if rec.ShimGroup, err = m.shimGroup(tx, rec); err != nil {
 			return err
 		}
 		return m.table.Put(tx, rec)

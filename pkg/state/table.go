@@ -106,6 +106,12 @@ func (t *Table[R]) All() []R {
 	return slices.Collect(maps.Values(t.cached))
 }
 
+// ForEach calls fn for every row as the transaction sees it, hidden ones included. Other transactions that have
+// changed rows are in it, which All cannot promise.
+func (t *Table[R]) ForEach(tx *Tx, fn func(R) error) error {
+	return t.rows.ForEach(tx, func(_ string, row R) error { return fn(row) })
+}
+
 // List returns the rows that are not hidden, the oldest first.
 func (t *Table[R]) List() []R {
 	rows := slices.DeleteFunc(t.All(), R.Hidden)

@@ -33,7 +33,7 @@ func (r *Runner) start(ctx context.Context, rec sandbox.Record) (int, error) {
 	if err := r.record(ctx, rec); err != nil {
 		return 0, err
 	}
-	pid, err := r.opts.Tasks.CreateTask(ctx, rec.ID, rec.ID, container.Stdio{})
+	pid, err := r.opts.Tasks.CreateTask(ctx, rec.Group(), rec.ID, container.Stdio{})
 	if err != nil {
 		return 0, err
 	}
@@ -59,7 +59,9 @@ func (r *Runner) record(ctx context.Context, rec sandbox.Record) error {
 		Snapshotter:   handler.Snapshotter,
 		Runtime:       handler.Runtime,
 		BinaryName:    handler.BinaryName,
+		Options:       handler.Options,
 		SystemdCgroup: r.opts.SystemdCgroup,
+		Group:         rec.ShimGroup,
 		Labels:        labels(rec),
 		Spec:          spec,
 	})

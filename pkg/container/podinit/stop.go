@@ -22,7 +22,7 @@ const killSignal = 9
 // Stop kills the process, and with it whatever is left in the PID namespace, and takes its task,
 // its record and the pin away. What is not there is done; it goes on after an error.
 func (r *Runner) Stop(ctx context.Context, rec sandbox.Record) error {
-	err := r.endTask(ctx, rec.ID)
+	err := r.endTask(ctx, rec.Group(), rec.ID)
 	if err == nil {
 		// Without its record containerd would not know the task any more.
 		err = ignoreNotFound(r.opts.Records.DeleteRecord(ctx, rec.ID))
@@ -34,7 +34,7 @@ func (r *Runner) Stop(ctx context.Context, rec sandbox.Record) error {
 	return nil
 }
 
-func (r *Runner) endTask(ctx context.Context, id string) error {
+func (r *Runner) endTask(ctx context.Context, group, id string) error {
 	// Not found says that the process has ended, or that there is no task: either way go on.
 	if err := ignoreNotFound(r.opts.Tasks.KillTask(ctx, id, killSignal, false)); err != nil {
 		return err
@@ -44,7 +44,7 @@ func (r *Runner) endTask(ctx context.Context, id string) error {
 	if _, err := r.opts.Tasks.WaitTask(ended, id); ignoreNotFound(err) != nil {
 		return err
 	}
-	_, err := r.opts.Tasks.DeleteTask(ctx, id, id)
+	_, err := r.opts.Tasks.DeleteTask(ctx, group, id)
 	return ignoreNotFound(err)
 }
 
