@@ -1,0 +1,107 @@
+package hostids
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+)
+
+// Layers finds the writable layers of containers that a pod's ids own.
+type Layers interface {
+	// LayerRanges lists the ranges of the pods whose containers' writable layers exist.
+	LayerRanges(ctx context.Context) ([]idpool.Range, error)
+}
+
+// WitnessOptions are what a Witness needs; both fields are required.
+type WitnessOptions struct {
+	Proc   string // a proc file system of the host's PID namespace
+	Layers Layers
+}
+
+// Witness answers the pool from the last look at the node. Somebody has to call Look now and then; until the
+// first one, and for what was released since the last one began, its answer is idpool.TraceUnknown.
+type Witness struct {
+	opts WitnessOptions
+
+	mu   sync.RWMutex
+	seen *seen // nil before the first look; never changes once it is set
+}
+
+// seen is a look, by slots of idpool.Unit ids: of a range that is not aligned it says what holds of all slots
+// that it touches.
+type seen struct {
+	look   *Look
+	traces map[uint32]idpool.Trace
+}
+
+// NewWitness returns a witness that has seen nothing yet.
+func NewWitness(opts WitnessOptions) *Witness { return &Witness{opts: opts} }
+
+// Look takes a look at the node, which the answers rest on from then on. An error leaves those of the last one.
+func (w *Witness) Look(ctx context.Context) error {
+	// Layers first: one that is removed meanwhile had its processes' end before it.
+	layers, err := w.opts.Layers.LayerRanges(ctx)
+	if err != nil {
+		return fmt.Errorf("look at writable layers: %w", err)
+	}
+	look, err := Take(ctx, w.opts.Proc)
+	if err != nil {
+		return err
+	}
+	s := &seen{look: look, traces: map[uint32]idpool.Trace{}}
+	for _, n := range look.Namespaces {
+		s.note(idpool.TraceNamespace, n.UIDs...)
+		s.note(idpool.TraceNamespace, n.GIDs...)
+	}
+	for _, h := range look.Holders {
+		s.note(idpool.TraceCredentials, idpool.Range{Start: h.ID, Length: 1})
+	}
+	s.note(idpool.TraceLayers, layers...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = s
+	return nil
+}
+
+// Traces implements idpool.Witness.
+func (w *Witness) Traces(r idpool.Range, released time.Time) idpool.Trace {
+	s := w.last()
+	if s == nil || !s.look.Began.After(released) {
+		return idpool.TraceUnknown
+	}
+	var found idpool.Trace
+	forEachSlot(r, func(slot uint32) { found |= s.traces[slot] })
+	return found
+}
+
+// Last returns the last look, nil before the first one. It must not be changed.
+func (w *Witness) Last() *Look {
+	if s := w.last(); s != nil {
+		return s.look
+	}
+	return nil
+}
+
+func (w *Witness) last() *seen {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.seen
+}
+
+func (s *seen) note(trace idpool.Trace, ranges ...idpool.Range) {
+	for _, r := range ranges {
+		forEachSlot(r, func(slot uint32) { s.traces[slot] |= trace })
+	}
+}
+
+func forEachSlot(r idpool.Range, fn func(slot uint32)) {
+	if r.Length == 0 {
+		return
+	}
+	for slot, last := r.Start/idpool.Unit, uint32((r.End()-1)/idpool.Unit); slot <= last; slot++ {
+		fn(slot)
+	}
+}
