@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
 	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/network"
@@ -38,6 +41,7 @@ type daemon struct {
 
 	db         *state.DB
 	pool       *idpool.Pool
+	witness    *hostids.Witness
 	engine     *engine.Engine
 	mounter    *mounts.Mounter
 	sandboxes  *sandbox.Manager
@@ -74,7 +78,7 @@ func (d *daemon) build(ctx context.Context) error {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	for _, part := range []func(context.Context) error{
-		d.openState, d.openEngine, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
+		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
 	} {
 		if err := part(ctx); err != nil {
 			return err
@@ -119,8 +123,14 @@ func (d *daemon) openState(ctx context.Context) error {
 	}
 	d.db = db
 	d.closers = append(d.closers, db)
+	d.witness = hostids.NewWitness(hostids.WitnessOptions{
+		Proc:   "/proc",
+		Layers: layers{engine: d.engine, snapshotters: slices.Compact(slices.Sorted(maps.Values(d.snapshotters())))},
+	})
+	opts := poolOptions(d.cfg.IDPool)
+	opts.Witness = d.witness
 	return db.View(func(tx *state.Tx) error {
-		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), poolOptions(d.cfg.IDPool))
+		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), opts)
 		if err != nil {
 			return fmt.Errorf("load id pool: %w", err)
 		}
@@ -246,6 +256,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 	d.sandboxes, err = sandbox.New(sandbox.Options{
 		DB:             d.db,
 		Pool:           d.pool,
+		Look:           d.witness.Look,
 		Namespaces:     hostNamespaces{},
 		Network:        d.node.network,
 		Process:        process,

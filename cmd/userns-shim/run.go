@@ -69,6 +69,10 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error {
 		return admin.Serve(ctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
 	})
+	group.Go(func() error {
+		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run(ctx)
+		return nil
+	})
 	if metricsListener != nil {
 		group.Go(func() error { return d.metrics.Serve(ctx, metricsListener) })
 	}

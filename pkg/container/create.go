@@ -159,6 +159,7 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 		Snapshotter: b.handler.Snapshotter,
 		Key:         b.rec.ID,
 		ImageID:     b.image.ID,
+		Labels:      layerLabels(b.sb),
 	})
 	if err != nil {
 		return err
@@ -186,6 +187,17 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	m.notify(sandbox.EventCreated, b.rec)
 	klog.FromContext(ctx).V(2).Info("Container created", "container", b.rec.ID, "sandbox", b.sb.ID, "name", b.rec.Spec.Metadata.Name)
 	return nil
+}
+
+// LabelIDs is a label of writable layers in a pod's user namespace: the host ids that own what is in them, as
+// idpool.Range writes them.
+const LabelIDs = "userns-shim.io/ids"
+
+func layerLabels(sb sandbox.Record) map[string]string {
+	if sb.Range == nil {
+		return nil
+	}
+	return map[string]string{LabelIDs: sb.Range.String()}
 }
 
 func mountRequest(b *build, snapshot []mounts.Mount, target string) mounts.Request {

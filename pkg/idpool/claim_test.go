@@ -167,8 +167,8 @@ func TestClaimOutOfQuarantine(t *testing.T) {
 		if !errors.As(err, &conflict) || conflict.Traces != traces || conflict.Holder.State != StateQuarantined {
 			t.Errorf("traces %s: %v", traces, err)
 		}
-		if NeedsScan(err) != (traces == TraceUnknown) {
-			t.Errorf("traces %s: NeedsScan = %v", traces, NeedsScan(err))
+		if !NeedsScan(err) { // what was seen may be gone by now
+			t.Errorf("traces %s: NeedsScan is false", traces)
 		}
 		if !strings.Contains(err.Error(), traces.String()) || !strings.Contains(err.Error(), "pod old") {
 			t.Errorf("%q does not name the traces or the pod", err)

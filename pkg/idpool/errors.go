@@ -59,15 +59,15 @@ func Remappable(err error) bool {
 }
 
 // NeedsScan says whether the request may be granted after the Witness has looked
-// at the node again: a range in quarantine stood in the way whose traces the
-// Witness could not tell.
+// at the node again: a range in quarantine stood in the way of which it saw traces,
+// or could not tell.
 func NeedsScan(err error) bool {
 	var conflict *ConflictError
-	if errors.As(err, &conflict) {
-		return conflict.Traces&TraceUnknown != 0
+	if errors.As(err, &conflict) && conflict.Traces != 0 {
+		return true
 	}
 	var exhausted *ExhaustedError
-	return errors.As(err, &exhausted) && exhausted.Unknown > 0
+	return errors.As(err, &exhausted) && exhausted.Unknown+exhausted.Held > 0
 }
 
 // ConflictError says which entry of the ledger a request overlaps. It is an

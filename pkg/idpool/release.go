@@ -64,3 +64,15 @@ func (p *Pool) Reap(b Bucket, limit int) (int, error) {
 	}
 	return len(pl.drop), nil
 }
+
+// Resting says whether any range is in quarantine.
+func (p *Pool) Resting() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, queue := range p.table.resting {
+		if queue.Len() > 0 {
+			return true
+		}
+	}
+	return false
+}

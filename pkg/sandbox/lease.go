@@ -63,8 +63,9 @@ func wantsUserNamespace(spec Spec, policy UserNamespacePolicy) (bool, error) {
 }
 
 // lease takes the pod's host ids inside the transaction that records the sandbox. Nil means
-// that the pod runs in the host's user namespace.
-func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record) (*idpool.Range, error) {
+// that the pod runs in the host's user namespace. Until somebody has looked at what became of the ranges that
+// stand in the way, an error for which idpool.NeedsScan is true asks for that.
+func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record, looked bool) (*idpool.Range, error) {
 	policy, err := m.handlerPolicy(rec.Spec)
 	if err != nil {
 		return nil, err
@@ -72,11 +73,7 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record) (*idpool.
 	if wants, err := wantsUserNamespace(rec.Spec, policy); err != nil || !wants {
 		return nil, err
 	}
-	var requested *ocispec.IDMapping
-	if user := rec.Spec.Namespaces.User; user != nil {
-		requested = user.Requested
-	}
-	r, err := m.leaseRange(ctx, tx, rec, requested)
+	r, err := m.leaseRange(ctx, tx, rec, looked)
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +82,18 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record) (*idpool.
 
 // leaseRange claims what the client requests. Where that cannot be claimed, and policy
 // allows, the pod gets another range: loudly, since kubelet will not learn of it.
-func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, requested *ocispec.IDMapping) (idpool.Range, error) {
+func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, looked bool) (idpool.Range, error) {
 	bucket, pod := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID)
+	var requested *ocispec.IDMapping
+	if user := rec.Spec.Namespaces.User; user != nil {
+		requested = user.Requested
+	}
 	if requested == nil {
 		return m.opts.Pool.Acquire(bucket, pod, rec.ID, idsPerPod)
 	}
 	want := idpool.Range{Start: requested.HostID, Length: requested.Length}
 	err := m.opts.Pool.Claim(bucket, pod, rec.ID, want)
-	if err == nil || !idpool.Remappable(err) {
+	if err == nil || !idpool.Remappable(err) || idpool.NeedsScan(err) && !looked {
 		return want, err
 	}
 	if m.opts.RejectConflicts {

@@ -52,8 +52,10 @@ type Network interface {
 
 // Options are what a Manager needs; all fields are required unless they say otherwise.
 type Options struct {
-	DB         *state.DB
-	Pool       *idpool.Pool
+	DB   *state.DB
+	Pool *idpool.Pool
+	// Look makes the pool's witness look at the node.
+	Look       func(context.Context) error
 	Namespaces Pinner
 	Network    Network
 	Process    Process

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
@@ -69,7 +70,8 @@ func validate(spec Spec) error {
 	return nil
 }
 
-// reserve commits the name, the range and the record of a sandbox to be in one transaction.
+// reserve commits the name, the range and the record of a sandbox to be. Where a resting range stands in the
+// way of which nobody knows whether it is still in use, the node is looked at and the pool asked again.
 func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed bool, err error) {
 	rec = Record{
 		ID:        state.NewID(),
@@ -80,26 +82,37 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 		NetworkUp: spec.Namespaces.Network != ModeNode,
 		ProcessUp: spec.Namespaces.PID == ModePod,
 	}
-	err = m.opts.DB.Update(func(tx *state.Tx) error {
-		holder, err := m.reserveName(tx, rec)
-		if err != nil || holder != nil {
-			if holder != nil {
-				rec, existed = *holder, true
-			}
-			return err
+	existed, err = m.tryReserve(ctx, &rec, false)
+	if idpool.NeedsScan(err) {
+		if err = m.opts.Look(ctx); err == nil {
+			existed, err = m.tryReserve(ctx, &rec, true)
 		}
-		if rec.Range, err = m.lease(ctx, tx, rec); err != nil {
-			return err
-		}
-		if rec.ShimGroup, err = m.shimGroup(tx, rec); err != nil {
-			return err
-		}
-		return m.table.Put(tx, rec)
-	})
+	}
 	if err != nil {
 		return Record{}, false, fmt.Errorf("reserve sandbox %s/%s: %w", spec.Metadata.Namespace, spec.Metadata.Name, err)
 	}
 	return rec, existed, nil
+}
+
+// tryReserve does it in one transaction. It replaces rec by the sandbox that exists.
+func (m *Manager) tryReserve(ctx context.Context, rec *Record, looked bool) (existed bool, err error) {
+	err = m.opts.DB.Update(func(tx *state.Tx) error {
+		holder, err := m.reserveName(tx, *rec)
+		if err != nil || holder != nil {
+			if holder != nil {
+				*rec, existed = *holder, true
+			}
+			return err
+		}
+		if rec.Range, err = m.lease(ctx, tx, *rec, looked); err != nil {
+			return err
+		}
+		if rec.ShimGroup, err = m.shimGroup(tx, *rec); err != nil {
+			return err
+		}
+		return m.table.Put(tx, *rec)
+	})
+	return existed, err
 }
 
 // bringUp takes a reserved sandbox to PhaseReady. What it leaves behind on an error is removed

@@ -1,6 +1,10 @@
 package e2e
 
 import (
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -33,6 +37,43 @@ func TestExhaustionOfAPoolOfTwoRanges(t *testing.T) {
 		t.Errorf("the pod after a removal has the range %d, want the %d that was freed", got, taken)
 	}
 	third.Run(t, image).Exec(t, "true")
+}
+
+// TestRangeOfASurvivingProcessRests: a range comes back when nothing on the host uses its ids any more, not when
+// time is over.
+func TestRangeOfASurvivingProcessRests(t *testing.T) {
+	t.Parallel()
+	for name, survive := range map[string]func(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) *exec.Cmd{
+		"credentials": func(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) *exec.Cmd {
+			id := strconv.FormatUint(uint64(pod.Range(t))+77, 10)
+			return exec.Command("setpriv", "--reuid", id, "--clear-groups", "sleep", "100")
+		},
+		"namespace": func(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) *exec.Cmd {
+			c := pod.Run(t, n.Image(t, labimage.Demo))
+			return exec.Command("nsenter", "--user", "--target", strconv.Itoa(c.PID(t)), "--setuid", "0", "--setgid", "0", "sleep", "100")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := ownNode(t, labnode.Options{PoolRanges: 1, Daemon: labnode.DaemonOptions{Quarantine: "0s"}})
+			first := n.RunPod(t)
+			taken := first.Range(t)
+			survivor := survive(t, n, first)
+			if err := survivor.Start(); err != nil {
+				t.Fatal(err)
+			}
+			end := sync.OnceFunc(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
+			t.Cleanup(end)
+			first.Remove(t)
+			_, err := n.TryRunPod(t, n.PodRequest(t))
+			if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "1 ranges with traces") {
+				t.Errorf("while a process of the pod lives: %v, want ResourceExhausted that says so", err)
+			}
+			end()
+			if got := n.RunPod(t).Range(t); got != taken {
+				t.Errorf("after its end a pod has the range %d, want %d", got, taken)
+			}
+		})
+	}
 }
 
 // TestMappingOfALivePodIsRemapped is the default policy: kubelet's claim gives way, loudly.

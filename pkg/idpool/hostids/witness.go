@@ -26,6 +26,8 @@ type WitnessOptions struct {
 type Witness struct {
 	opts WitnessOptions
 
+	looking sync.Mutex // held while a look is taken; before mu
+
 	mu   sync.RWMutex
 	seen *seen // nil before the first look; never changes once it is set
 }
@@ -41,7 +43,18 @@ type seen struct {
 func NewWitness(opts WitnessOptions) *Witness { return &Witness{opts: opts} }
 
 // Look takes a look at the node, which the answers rest on from then on. An error leaves those of the last one.
+// Callers who wait for each other share a look that began after they asked.
 func (w *Witness) Look(ctx context.Context) error {
+	asked := time.Now()
+	w.looking.Lock()
+	defer w.looking.Unlock()
+	if last := w.Last(); last != nil && last.Began.After(asked) {
+		return nil
+	}
+	return w.look(ctx)
+}
+
+func (w *Witness) look(ctx context.Context) error {
 	// Layers first: one that is removed meanwhile had its processes' end before it.
 	layers, err := w.opts.Layers.LayerRanges(ctx)
 	if err != nil {
