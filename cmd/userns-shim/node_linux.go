@@ -189,7 +189,7 @@ func (n *node) host() (ocispec.Host, error) {
 		Swap:                accountsSwap(unified),
 		Hugetlb:             hasHugetlb(unified),
 		Seccomp:             hasSeccomp(),
-		ReadProfile:         os.ReadFile,
+		ReadProfile:         readProfile,
 		RecursiveReadOnly:   true,
 		Capabilities:        caps,
 		RestrictOOMScoreAdj: n.cfg.RestrictOOMScoreAdj,

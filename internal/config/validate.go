@@ -154,8 +154,8 @@ func (e Extent) validate(field string) error {
 		return fmt.Errorf("%s.start is %d: want a multiple of %d", field, e.Start, idsPerRange)
 	case e.Start < idsPerRange:
 		return fmt.Errorf("%s.start is %d: ids below %d belong to the host", field, e.Start, idsPerRange)
-	case uint64(e.Start)+e.Length > 1<<32:
-		return fmt.Errorf("%s ends at %d: ids have 32 bits", field, uint64(e.Start)+e.Length)
+	case e.Length > 1<<32 || uint64(e.Start)+e.Length > 1<<32:
+		return fmt.Errorf("%s has %d ids from %d on: ids have 32 bits", field, e.Length, e.Start)
 	}
 	return nil
 }

@@ -137,3 +137,33 @@ func FuzzFind(f *testing.F) {
 		_, _ = SplitName(ref)
 	})
 }
+
+// FuzzNormalize holds that a full name stays as it is, and that the names under which an image is kept are read as
+// what they are.
+func FuzzNormalize(f *testing.F) {
+	for _, seed := range []string{"busybox", "localhost:5000/a/b:c", "a@sha256:" + hexA, "a:b@sha256:" + hexA, "UPPER", "a//b", "a:", "", "\x00", "[::1]:5000/a"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, ref string) {
+		full, err := Normalize(ref)
+		if err != nil {
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("Normalize(%q): %v is no InvalidArgument", ref, err)
+			}
+			return
+		}
+		if again, err := Normalize(full); err != nil || again != full {
+			t.Errorf("Normalize(%q) = %q, and that is %q, %v", ref, full, again, err)
+		}
+		id := "sha256:" + hexA
+		names, err := RecordNames(full, digest.Digest(id), id)
+		if err != nil || names[0] != id {
+			t.Fatalf("RecordNames(%q) = %q, %v", full, names, err)
+		}
+		for _, name := range names[1:] {
+			if tag, byDigest := SplitName(name); (tag == name) == (byDigest == name) {
+				t.Errorf("SplitName(%q) = %q, %q", name, tag, byDigest)
+			}
+		}
+	})
+}

@@ -63,6 +63,9 @@ func (b *badInput) badContainers(huge, odd string) []badCase {
 		bad("relative seccomp profile", "seccomp", func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "../x"}
 		}),
+		bad("seccomp profile without end", "/dev/zero", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/dev/zero"}
+		}),
 		bad("user below 0", "-5", func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: -5}
 		}),
