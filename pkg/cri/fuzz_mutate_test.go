@@ -134,16 +134,21 @@ func (m *mutator) number() int64 {
 	return numbers[m.tape.pick(len(numbers))]
 }
 
-// text is a value of interest, an id of what exists or the beginning of one, a path, or the tape's own bytes.
-func (m *mutator) text() string {
-	words := []string{
+// words are values of interest.
+func words(dirs fuzzDirs) []string {
+	return []string{
 		"", ".", "..", "/", "a", "a/../b", "../../escape", "link/escape", "link", "link.log", "x.log", "a/", "a\nb", "a\x00b", "\u202e", notUTF8, "%s%n",
 		"-1", "0", "99999999999999999999", "web", "root:root", "ALL", "CAP_SYS_ADMIN", "runc", "always", "never", "SIGKILL", "s0:c1,c2",
 		"containerd.io/gc.ref.content", "cdi.k8s.io/x", "vendor.com/class=dev", "kernel.shm_rmid_forced", "net.ipv4.ip_forward", "noatime",
 		"demo", fuzzImage, "sha256:00", "UPPER/case", "localhost:1/x@sha256:00", "profile.json", "localhost//profile.json", "/dev/null", "rwm",
 		strings.Repeat("a", maxName), strings.Repeat("a", maxName+1), strings.Repeat("a/", 3000), strings.Repeat("b", 70_000),
-		m.dirs.host + "/file", m.dirs.host + "/new/dir", m.dirs.host + "/file/below", m.dirs.log, m.dirs.log + "/pod", m.dirs.log + "/../outside",
+		dirs.host + "/file", dirs.host + "/new/dir", dirs.host + "/file/below", dirs.log, dirs.log + "/pod", dirs.log + "/../outside",
 	}
+}
+
+// text is one of the words, an id of what exists or the beginning of one, or the tape's own bytes.
+func (m *mutator) text() string {
+	words := words(m.dirs)
 	choice := m.tape.pick(len(words) + 8)
 	switch {
 	case choice < len(words):

@@ -2,8 +2,12 @@ package cri
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // step is one step of a seed: the method's index, a variant, and the mutations as mutator reads them.
@@ -59,6 +63,7 @@ func fuzzSeeds() [][]byte {
 			}
 		}
 	}
+	out = append(out, regressionSeeds()...)
 	return append(out,
 		sequence(step("RunPodSandbox", variantSharedPID|variantMapped|variantUserNS), step("RunPodSandbox", 1), step("RunPodSandbox", 2|variantHostNetwork),
 			step("CreateContainer", 0), step("CreateContainer", 1), step("StartContainer", 0), exits(0), step("StartContainer", 0), step("StartContainer", 1),
@@ -68,4 +73,43 @@ func fuzzSeeds() [][]byte {
 		sequence(step("RunPodSandbox", variantUserNS), step("RunPodSandbox", variantUserNS|1), step("RunPodSandbox", variantUserNS|2),
 			step("RunPodSandbox", variantUserNS|3), step("RunPodSandbox", variantUserNS|variantMapped|3), step("StreamPodSandboxes", 0)),
 	)
+}
+
+// regressionSeeds are requests that once had effects which they should not have.
+func regressionSeeds() [][]byte {
+	pod, long := step("RunPodSandbox", 0), strings.Repeat("b", 70_000)
+	create := func(word string, path ...protoreflect.Name) []byte {
+		return step("CreateContainer", 0, setWord(&runtimeapi.CreateContainerRequest{}, word, append([]protoreflect.Name{"config"}, path...)...))
+	}
+	start := step("StartContainer", 0)
+	return [][]byte{
+		sequence(pod, create("a/../b", "mounts", "host_path"), start), // made directories where the server was started
+		sequence(pod, create("link.log", "log_path"), start, step("ReopenContainerLog", 0)),
+		sequence(pod, create("link/escape", "log_path"), start),
+		sequence(pod, create("a/", "log_path"), start), // failed at the start
+		sequence(pod, create("", "devices", "host_path"), start),
+		step("PullImage", 0, setWord(&runtimeapi.PullImageRequest{}, long, "image", "image")), // was quoted as a whole
+		sequence(running(), step("StopContainer", 0, []byte{1, 16})),                          // MaxInt64 seconds became less than 0
+	}
+}
+
+// setWord is the mutation that sets the string at a path of fields to one of the words. Of a list it is the first
+// entry's, which is added where there is none.
+func setWord(msg proto.Message, word string, path ...protoreflect.Name) []byte {
+	const descend, firstEntry, addEntry = 2, 3, 2
+	at := msg.ProtoReflect().Descriptor()
+	var out []byte
+	for _, name := range path {
+		field := at.Fields().ByName(name)
+		out = append(out, byte(field.Index()))
+		switch at = field.Message(); {
+		case field.IsList() && name == "devices":
+			out = append(out, addEntry)
+		case field.IsList():
+			out = append(out, firstEntry, 0)
+		case at != nil:
+			out = append(out, descend)
+		}
+	}
+	return append(out, byte(slices.Index(words(fuzzDirs{}), word)))
 }
