@@ -128,6 +128,9 @@ func (d *daemon) openState(ctx context.Context) error {
 		Layers: layers{engine: d.engine, snapshotters: slices.Compact(slices.Sorted(maps.Values(d.snapshotters())))},
 	})
 	opts := poolOptions(d.cfg.IDPool)
+	if d.cfg.IDPool.KubeletExtents.Auto {
+		opts.KubeletExtents = kubeletExtents(ctx, hostSources())
+	}
 	opts.Witness = d.witness
 	return db.View(func(tx *state.Tx) error {
 		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), opts)
