@@ -43,6 +43,7 @@ RUNC := $(BIN)/runc
 CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback portmap)
 LINTER := $(BIN)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum
+CRIU := $(BIN)/criu
 GO_STAMP := $(BIN)/.go-version
 
 .PHONY: tools
@@ -62,6 +63,9 @@ $(LINTER): $(call pin,golangci-lint)
 	$(call build_tool,golangci-lint,$@)
 $(GOTESTSUM): $(call pin,gotestsum)
 	$(call build_tool,gotestsum,$@)
+
+$(CRIU): hack/tools/criu.sh
+	hack/tools/criu.sh $(BIN) && touch $@
 
 # Written only when it differs, so that its time is that of the last change.
 $(GO_STAMP): FORCE
@@ -121,7 +125,7 @@ integration: tools require-root | build-deps test-deps ## tests that need root, 
 	@hack/tier.sh integration
 
 .PHONY: e2e
-e2e: build tools require-root | test-deps ## the real thing end to end
+e2e: build tools $(CRIU) require-root | test-deps ## the real thing end to end
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
 	@hack/tier.sh e2e
 

@@ -58,6 +58,10 @@ type Config struct {
 	// EnableUnprivilegedICMP lets processes without CAP_NET_RAW send ICMP echo requests in pods
 	// that do not use the host's network.
 	EnableUnprivilegedICMP bool `yaml:"enableUnprivilegedICMP"`
+	// RestoreCheckpointImages lets pods run images that hold a checkpoint. CRIU then does, as the host's
+	// root, what such an image says: users, capabilities and mounts of its processes come from it. Whoever
+	// may name an image in a pod is trusted as root is.
+	RestoreCheckpointImages bool `yaml:"restoreCheckpointImages"`
 
 	// DefaultRuntimeHandler serves pods that name no runtime handler.
 	DefaultRuntimeHandler string `yaml:"defaultRuntimeHandler"`

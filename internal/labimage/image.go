@@ -43,6 +43,8 @@ type Spec struct {
 	Volumes    []string
 	StopSignal string
 	Labels     map[string]string
+	// Annotations are those of the manifest.
+	Annotations map[string]string
 }
 
 // epoch is the time stamp of everything that is built, so that digests are the same on every run.
@@ -67,6 +69,13 @@ func Build(spec Spec) (v1.Image, error) {
 		if err != nil {
 			return nil, fmt.Errorf("append layer %d: %w", i, err)
 		}
+	}
+	if len(spec.Annotations) > 0 {
+		annotated, ok := mutate.Annotations(img, spec.Annotations).(v1.Image)
+		if !ok {
+			return nil, fmt.Errorf("annotate image: it is no image any more")
+		}
+		img = annotated
 	}
 	return img, nil
 }

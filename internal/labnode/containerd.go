@@ -1,6 +1,7 @@
 package labnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type ContainerdOptions struct {
 	World *World
 	// WithCRI turns on containerd's own CRI plugin.
 	WithCRI bool
+	// SearchPath is the PATH of containerd and its shims; empty means the tools and then the machine's.
+	SearchPath string
 	// ExtraConfig is appended to its configuration file (TOML, version 3).
 	ExtraConfig string
 }
@@ -111,7 +114,7 @@ func (c *Containerd) Start(ctx context.Context) error {
 		name: "containerd",
 		path: c.opts.Tools.Path("containerd"),
 		args: []string{"--config", c.configPath()},
-		env:  []string{c.opts.Tools.searchPath()},
+		env:  []string{cmp.Or(c.searchPath(), c.opts.Tools.searchPath())},
 		log:  c.Log,
 	})
 	if err != nil {
@@ -122,6 +125,13 @@ func (c *Containerd) Start(ctx context.Context) error {
 		return errors.Join(err, proc.kill())
 	}
 	return nil
+}
+
+func (c *Containerd) searchPath() string {
+	if c.opts.SearchPath == "" {
+		return ""
+	}
+	return "PATH=" + c.opts.SearchPath
 }
 
 func (c *Containerd) answers(ctx context.Context) error {

@@ -18,7 +18,7 @@ type layer struct {
 var (
 	leaves = []string{
 		"pkg/ocispec/...", "pkg/mounts/...", "pkg/network/...",
-		"pkg/idpool/...", "pkg/state/...", "pkg/stats/...", "pkg/stream/...",
+		"pkg/idpool/...", "pkg/state/...", "pkg/stats/...", "pkg/stream/...", "pkg/checkpoint",
 	}
 	managers = []string{"pkg/sandbox/...", "pkg/container", "pkg/image"}
 )
@@ -46,6 +46,7 @@ var layers = []layer{
 	{pkg: "pkg/network/..."},
 	{pkg: "pkg/idpool/..."},
 	{pkg: "pkg/state/..."},
+	{pkg: "pkg/checkpoint"},
 	{pkg: "pkg/stats/..."},
 	{pkg: "pkg/stream/..."},
 

@@ -27,6 +27,11 @@ const defaultStopSignal = "SIGTERM"
 // Create makes a container in a ready sandbox and returns its id. Nothing runs yet. The same
 // name again is ErrExists, unless the spec is the same too and the container has not started.
 func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (string, error) {
+	return m.create(ctx, sb, spec, "")
+}
+
+// create makes a container of its image, or of a checkpoint: the archive, or what its image is.
+func (m *Manager) create(ctx context.Context, sb sandbox.Record, spec Spec, archive string) (id string, err error) {
 	if sb.Phase != sandbox.PhaseReady {
 		return "", fmt.Errorf("create container %s: sandbox %s: %w", spec.Metadata.Name, sb.ID, sandbox.ErrNotReady)
 	}
@@ -37,11 +42,20 @@ func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (str
 	if err != nil {
 		return "", err
 	}
-	image, err := m.opts.Images.ResolveImage(ctx, spec.Image, handler.Snapshotter)
+	image, from, err := m.open(ctx, sb, spec, handler, archive)
 	if err != nil {
 		return "", fmt.Errorf("create container %s: %w", spec.Metadata.Name, err)
 	}
 	rec := m.newRecord(sb, spec, image, handler)
+	if from != nil {
+		rec.ID, rec.Restored = from.id, &from.Restored
+		defer func() {
+			from.close()
+			if id != from.id {
+				err = errors.Join(err, from.remove())
+			}
+		}()
+	}
 	if rec.ImageVolumes, err = m.resolveImageVolumes(ctx, rec); err != nil {
 		return "", createError(rec, err)
 	}
@@ -52,7 +66,7 @@ func (m *Manager) Create(ctx context.Context, sb sandbox.Record, spec Spec) (str
 	m.locks.Lock(rec.ID)
 	defer m.unlock(rec.ID)
 	if err = m.label(sb, &rec); err == nil {
-		if err = m.make(ctx, &build{sb: sb, rec: rec, image: image, handler: handler}); err == nil {
+		if err = m.make(ctx, &build{sb: sb, rec: rec, image: image, handler: handler, origin: from}); err == nil {
 			return rec.ID, nil
 		}
 	}
@@ -145,6 +159,7 @@ type build struct {
 	rec     Record
 	image   Image
 	handler Handler
+	origin  *origin // nil for a container that begins anew
 }
 
 // make takes a reserved container to StateCreated. What it leaves behind on an error is
@@ -164,6 +179,9 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err != nil {
 		return err
 	}
+	if err := m.applyOrigin(ctx, b); err != nil {
+		return err
+	}
 	if err := m.opts.Rootfs.Mount(ctx, mountRequest(b, snapshot, paths.Rootfs)); err != nil {
 		return fmt.Errorf("mount root filesystem: %w", err)
 	}
@@ -174,7 +192,13 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err != nil {
 		return err
 	}
+	if b.origin != nil && !b.origin.Exact {
+		b.rec.User = b.origin.user()
+	}
 	if err := m.fillVolumes(ctx, b); err != nil {
+		return err
+	}
+	if err := m.restoreFiles(ctx, b); err != nil {
 		return err
 	}
 	if err := m.record(ctx, b); err != nil {
@@ -214,6 +238,11 @@ func (m *Manager) record(ctx context.Context, b *build) error {
 	spec, err := m.specification(ctx, b)
 	if err != nil {
 		return err
+	}
+	if b.origin != nil {
+		if err := b.origin.adapt(spec); err != nil {
+			return err
+		}
 	}
 	return m.opts.Records.CreateRecord(ctx, EngineRecord{
 		ID:            b.rec.ID,

@@ -80,9 +80,13 @@ type Options struct {
 	Execs     Execs
 	Consoles  Consoles
 	Updates   Updater
-	Rootfs    Rootfs
-	PIDPins   PIDPins
-	Labels    sandbox.Labels
+
+	Checkpoints Checkpoints
+	Diffs       Diffs
+
+	Rootfs  Rootfs
+	PIDPins PIDPins
+	Labels  sandbox.Labels
 	// Sandbox finds the sandbox of a container as it is now.
 	Sandbox func(id string) (sandbox.Record, error)
 	Clock   clock.PassiveClock
@@ -106,6 +110,8 @@ type Options struct {
 	CDISpecDirs []string
 	// Classes are the block I/O and RDT classes of the node.
 	Classes *qosclass.Classes
+	// RestoreImages lets images that hold a checkpoint be run; see Restore.
+	RestoreImages bool
 	// MaxLogLine splits longer lines of output, in bytes.
 	MaxLogLine int
 }

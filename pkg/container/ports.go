@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"io"
 	"time"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +20,8 @@ type Image struct {
 	Config      imagespec.ImageConfig
 	RepoTags    []string
 	RepoDigests []string
+	// Annotations are those of the image's manifest.
+	Annotations map[string]string
 }
 
 // Images resolves what CreateContainer names.
@@ -153,4 +156,34 @@ type Consoles interface {
 	Resize(ctx context.Context, containerID, execID string, width, height uint32) error
 	// CloseStdin ends stdin, which the shim holds open beside the client.
 	CloseStdin(ctx context.Context, containerID, execID string) error
+}
+
+// Dump says where CRIU writes a task to, or reads it from: images, and its logs.
+type Dump struct {
+	ID     string
+	Images string
+	Work   string
+}
+
+// Checkpoints freezes tasks, has CRIU write them to disk, and runs them from there again.
+type Checkpoints interface {
+	// PauseTask freezes all processes of a task; ResumeTask thaws them, also when they are not frozen.
+	PauseTask(ctx context.Context, id string) error
+	ResumeTask(ctx context.Context, id string) error
+	// DumpTask writes a task's processes and lets them go on as they were, frozen or not. It is not
+	// cancelled with ctx.
+	DumpTask(ctx context.Context, d Dump) error
+	// RestoreTask is CreateTask and StartTask from what DumpTask wrote.
+	RestoreTask(ctx context.Context, group string, io Stdio, d Dump) (pid uint32, err error)
+	// CanCheckpoint says whether an OCI runtime knows checkpoints.
+	CanCheckpoint(ctx context.Context, runtime, binary string) (bool, error)
+}
+
+// Diffs reads and writes what a snapshot has over its image, as a tar archive like a layer of it, with
+// the owners that are on disk.
+type Diffs interface {
+	ReadDiff(ctx context.Context, snapshotter, key string, w io.Writer) error
+	ApplyDiff(ctx context.Context, snapshotter, key string, r io.Reader) error
+	// ReadLayers passes on each layer of an image, uncompressed.
+	ReadLayers(ctx context.Context, imageID string, each func(layer io.Reader) error) error
 }

@@ -20,7 +20,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover containers: %w", err)
 	}
-	var errs []error
+	errs := []error{m.recoverCheckpoints(ctx)}
 	for _, rec := range m.table.All() {
 		if err := m.recover(ctx, rec, tasks); err != nil {
 			errs = append(errs, fmt.Errorf("recover container %s: %w", rec.ID, err))

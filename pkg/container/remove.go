@@ -51,6 +51,7 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		ignoreNotFound(m.opts.Snapshots.RemoveSnapshot(ctx, rec.Snapshotter, rec.ID)),
 		m.removeDeclared(ctx, rec),
 		m.removeImageVolumes(ctx, rec),
+		m.removeRestore(rec.ID),
 		stream.RemoveFIFOs(paths.IO, rec.ID),
 		removeDirs(paths),
 	)

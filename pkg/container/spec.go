@@ -106,6 +106,9 @@ type Record struct {
 	// ImageVolumes are the images that mounts of the client show.
 	ImageVolumes []ImageVolume `json:"imageVolumes,omitempty"`
 
+	// Restored is set for a container that goes on from a checkpoint.
+	Restored *Restored `json:"restored,omitempty"`
+
 	State      State     `json:"state"`
 	PID        uint32    `json:"pid,omitempty"`
 	CreatedAt  time.Time `json:"createdAt"`

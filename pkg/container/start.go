@@ -83,6 +83,7 @@ func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) erro
 		return err
 	}
 	m.watch(rec, p)
+	m.forgetOrigin(ctx, rec)
 	m.notify(sandbox.EventStarted, rec)
 	klog.FromContext(ctx).V(2).Info("Container started", "container", rec.ID, "sandbox", rec.SandboxID, "pid", rec.PID)
 	return nil
@@ -131,14 +132,18 @@ func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io 
 		return 0, err
 	}
 	paths := io.Paths()
-	pid, err := m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, Stdio{
+	stdio := Stdio{
 		Stdin:    paths.Stdin,
 		Stdout:   paths.Stdout,
 		Stderr:   paths.Stderr,
 		Terminal: rec.Spec.TTY,
 		UID:      uid,
 		GID:      gid,
-	})
+	}
+	if rec.Restored != nil {
+		return m.launchRestored(ctx, rec, stdio)
+	}
+	pid, err := m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, stdio)
 	if err != nil {
 		return 0, err
 	}

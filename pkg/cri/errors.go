@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/userns-shim/userns-shim/pkg/checkpoint"
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
@@ -44,6 +45,7 @@ var sentinels = []struct {
 	{sandbox.ErrUnknownHandler, codes.InvalidArgument},
 	{container.ErrInvalid, codes.InvalidArgument},
 	{container.ErrUnsupported, codes.FailedPrecondition},
+	{checkpoint.ErrInvalid, codes.InvalidArgument},
 	{ns.ErrSysctl, codes.InvalidArgument},
 	{ns.ErrInvalid, codes.InvalidArgument},
 	{ns.ErrNamespaceLimit, codes.ResourceExhausted},
@@ -70,6 +72,7 @@ var sentinels = []struct {
 	// A full disk or quota, below the state database as anywhere else.
 	{syscall.ENOSPC, codes.ResourceExhausted},
 	{syscall.EDQUOT, codes.ResourceExhausted},
+	{container.ErrCheckpoint, codes.FailedPrecondition},
 	{container.ErrStart, codes.FailedPrecondition},
 	{network.ErrPlugin, codes.Unavailable},
 }

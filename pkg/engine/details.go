@@ -23,6 +23,8 @@ type detail struct {
 	spec   imagespec.Image
 	chain  string // chain id of all layers, "" for an image without layers
 	size   int64  // bytes of compressed content
+	// annotations are those of the manifest.
+	annotations map[string]string
 }
 
 // imageDetails remembers the details of every image, by the digest that its records point at.
@@ -102,6 +104,9 @@ func (e *Engine) readDetail(ctx context.Context, img images.Image) (detail, erro
 	found := detail{id: config.Digest.String(), config: config}
 	if err := json.Unmarshal(blob, &found.spec); err != nil {
 		return detail{}, fmt.Errorf("parse config %s: %w", config.Digest, err)
+	}
+	if found.annotations, err = e.manifestAnnotations(ctx, img); err != nil {
+		return detail{}, err
 	}
 	found.chain = identity.ChainID(found.spec.RootFS.DiffIDs).String()
 	found.size, err = usage.CalculateImageUsage(ctx, img, cs, usage.WithManifestLimit(platform, 1), usage.WithManifestUsage())

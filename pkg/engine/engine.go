@@ -65,6 +65,8 @@ var (
 	_ container.Execs         = (*Engine)(nil)
 	_ container.Updater       = (*Engine)(nil)
 	_ container.Consoles      = (*Engine)(nil)
+	_ container.Checkpoints   = (*Engine)(nil)
+	_ container.Diffs         = (*Engine)(nil)
 	_ image.Store             = (*Engine)(nil)
 )
 

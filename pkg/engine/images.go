@@ -27,6 +27,8 @@ const (
 type held struct {
 	image.Info
 	names []string
+	// annotations are those of the manifest.
+	annotations map[string]string
 }
 
 // List returns all images that can run on this platform, whoever pulled them.
@@ -99,6 +101,7 @@ func addRecord(byID map[string]*held, rec images.Image, found detail) {
 		h = &held{Info: image.Info{
 			ID: found.id, Size: found.size, Config: found.spec.Config, Spec: found.spec, ChainID: found.chain,
 		}}
+		h.annotations = found.annotations
 		byID[found.id] = h
 	}
 	h.names = append(h.names, rec.Name)

@@ -109,6 +109,9 @@ func (l *link) explain(err error) error {
 // longCall bounds calls that remove files, and may have many to remove.
 const longCall = 10 * time.Minute
 
+// dumpCall bounds writing the memory of a container to disk.
+const dumpCall = time.Hour
+
 // callBound returns how long a call may take, and zero for no bound: Wait ends with a process, and
 // applying a layer takes as long as the layer is big.
 func callBound(method string, usual time.Duration) time.Duration {
@@ -117,6 +120,8 @@ func callBound(method string, usual time.Duration) time.Duration {
 		return 0
 	case "Images/Delete", "Leases/Delete", "Snapshots/Commit", "Snapshots/Remove", "Snapshots/Cleanup", "Snapshots/Usage":
 		return max(longCall, usual)
+	case "Tasks/Checkpoint":
+		return max(dumpCall, usual)
 	}
 	return usual
 }

@@ -21,6 +21,16 @@ import (
 // CreateTask creates the task of the container record id in the shim of group. Once it is under way
 // it is not cancelled with ctx: containerd would go on undoing it behind the group's next turn.
 func (e *Engine) CreateTask(ctx context.Context, group, id string, io container.Stdio) (uint32, error) {
+	return e.create(ctx, group, id, taskForm{io: io})
+}
+
+// taskForm is how a task is created: from its record's specification, or from CRIU's images.
+type taskForm struct {
+	io            container.Stdio
+	images, works string // CRIU's directories; empty for a new process
+}
+
+func (e *Engine) create(ctx context.Context, group, id string, form taskForm) (uint32, error) {
 	t, err := e.enterGroup(ctx, turnRequest{group: group, task: id})
 	if err != nil {
 		return 0, fmt.Errorf("create task %s: %w", id, err)
@@ -33,7 +43,7 @@ func (e *Engine) CreateTask(ctx context.Context, group, id string, io container.
 			return 0, fmt.Errorf("create task %s: %w: %w", id, errdefs.ErrUnavailable, err)
 		}
 	}
-	pid, err := e.createTask(ctx, id, io)
+	pid, err := e.createTask(ctx, id, form)
 	switch {
 	case err == nil || errdefs.IsAlreadyExists(err):
 		result = taskPresent
@@ -50,12 +60,12 @@ func (e *Engine) CreateTask(ctx context.Context, group, id string, io container.
 	return pid, nil
 }
 
-func (e *Engine) createTask(ctx context.Context, id string, io container.Stdio) (uint32, error) {
-	opts, err := e.taskOptions(ctx, id, io)
+func (e *Engine) createTask(ctx context.Context, id string, form taskForm) (uint32, error) {
+	opts, err := e.taskOptions(ctx, id, form)
 	if err != nil {
 		return 0, err
 	}
-	io = shimStdio(io)
+	io := shimStdio(form.io)
 	resp, err := e.client.TaskService().Create(ctx, &tasksapi.CreateTaskRequest{
 		ContainerID: id,
 		Stdin:       io.Stdin,
@@ -70,10 +80,10 @@ func (e *Engine) createTask(ctx context.Context, id string, io container.Stdio) 
 	return resp.GetPid(), nil
 }
 
-// taskOptions returns the record's runtime options with the owner of the pipes, and nil where that is
-// root: a task without options of its own takes the record's.
-func (e *Engine) taskOptions(ctx context.Context, id string, io container.Stdio) (*anypb.Any, error) {
-	if io.UID == 0 && io.GID == 0 {
+// taskOptions returns the record's runtime options with the owner of the pipes and CRIU's directories, and
+// nil where there is nothing to add: a task without options of its own takes the record's.
+func (e *Engine) taskOptions(ctx context.Context, id string, form taskForm) (*anypb.Any, error) {
+	if form.io.UID == 0 && form.io.GID == 0 && form.images == "" {
 		return nil, nil
 	}
 	rec, err := e.client.ContainerService().Get(ctx, id)
@@ -86,7 +96,8 @@ func (e *Engine) taskOptions(ctx context.Context, id string, io container.Stdio)
 			return nil, fmt.Errorf("read runtime options of container %s: %w", id, err)
 		}
 	}
-	opts.IoUid, opts.IoGid = io.UID, io.GID
+	opts.IoUid, opts.IoGid = form.io.UID, form.io.GID
+	opts.CriuImagePath, opts.CriuWorkPath = form.images, form.works
 	packed, err := typeurl.MarshalAnyToProto(&opts)
 	if err != nil {
 		return nil, fmt.Errorf("pack runtime options of container %s: %w", id, err)

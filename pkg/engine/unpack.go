@@ -19,7 +19,7 @@ func (e *Engine) ResolveImage(ctx context.Context, ref, snapshotter string) (con
 	}
 	img := container.Image{
 		ID: h.ID, Ref: h.ID, Name: h.names[0], Size: h.Size, Config: h.Config,
-		RepoTags: h.RepoTags, RepoDigests: h.RepoDigests,
+		RepoTags: h.RepoTags, RepoDigests: h.RepoDigests, Annotations: h.annotations,
 	}
 	if len(h.RepoDigests) > 0 {
 		img.Ref, img.Name = h.RepoDigests[0], h.RepoDigests[0]

@@ -195,3 +195,16 @@ func (p *Pod) IP(t testing.TB) string {
 func (p *Pod) logPath(relative string) string {
 	return filepath.Join(p.Request.Config.LogDirectory, relative)
 }
+
+// Adopt returns a pod that the runtime made by another call than RunPodSandbox, and removes it when the test ends.
+func (n *Node) Adopt(t testing.TB, id string, req *runtimeapi.RunPodSandboxRequest) *Pod {
+	t.Helper()
+	pod := &Pod{ID: id, Request: req, node: n}
+	t.Cleanup(func() { pod.Remove(t) })
+	return pod
+}
+
+// Adopt returns a container of the pod that the runtime made by another call than CreateContainer.
+func (p *Pod) Adopt(id string, config *runtimeapi.ContainerConfig) *Container {
+	return &Container{ID: id, Config: config, pod: p}
+}
