@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -163,7 +164,7 @@ func (m *mutator) text() string {
 // confine keeps the paths at which the server makes directories below the test's own: that is what those fields
 // are for, and there is nothing to be found in it.
 func (m *mutator) confine(field, value string) string {
-	if field != "host_path" && field != "log_directory" || !filepath.IsAbs(value) {
+	if !slices.Contains([]string{"host_path", "log_directory", "location", "output_path"}, field) || !filepath.IsAbs(value) {
 		return value
 	}
 	if clean := filepath.Clean(value); clean == "/dev/null" || strings.HasPrefix(clean, m.dirs.base+"/") {

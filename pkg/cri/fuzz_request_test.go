@@ -26,6 +26,13 @@ func (p *program) request(method protoreflect.MethodDescriptor, variant byte) pr
 		req.Config = p.podConfig(variant)
 	case *runtimeapi.CreateContainerRequest:
 		req.Config = p.containerConfig(variant)
+	case *runtimeapi.CheckpointContainerRequest:
+		req.Location = filepath.Join(p.world.dirs.host, "checkpoint.tar")
+	case *runtimeapi.CheckpointPodRequest:
+		p.checkpointRequest(req, variant)
+	case *runtimeapi.RestorePodRequest:
+		req.CheckpointPath, req.Config = p.podCheckpoint(), p.podConfig(variant)
+		req.ContainerConfigs = []*runtimeapi.ContainerConfig{p.containerConfig(variant)}
 	case *runtimeapi.ExecSyncRequest:
 		req.Cmd = []string{"true"}
 	case *runtimeapi.ExecRequest:

@@ -48,7 +48,7 @@ func plainSeeds() [][]byte {
 		garbled := []byte{byte(i), 0, 7, 3, 0x0a, 0xff, 0xff}
 		out = append(out, sequence(call, garbled), sequence(running(), call, call, garbled))
 	}
-	return out
+	return append(out, checkpointSeeds()...)
 }
 
 // fuzzSeeds are, beside the plain ones, each RPC with one field after the other mutated, and sequences in which

@@ -122,7 +122,7 @@ func (d fuzzDirs) left(t *testing.T) []string {
 	t.Helper()
 	expected := []string{
 		d.state, filepath.Join(d.state, "sandboxes"), filepath.Join(d.state, "containers"),
-		d.root, filepath.Join(d.root, "volumes"), filepath.Join(d.root, "state.db"), filepath.Join(d.root, "state.db.lock"), d.outside,
+		d.root, filepath.Join(d.root, "volumes"), filepath.Join(d.root, "checkpoints"), filepath.Join(d.root, "restores"), filepath.Join(d.root, "state.db"), filepath.Join(d.root, "state.db.lock"), d.outside,
 	}
 	var out []string
 	for _, dir := range []string{d.state, d.root, d.outside} {
