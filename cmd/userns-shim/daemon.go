@@ -275,6 +275,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 		CheckUserNamespaces: d.node.checkUserNamespaces,
 
 		Notify:            d.events.Publish,
+		ObserveLease:      d.observeLease,
 		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
 		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
 		UnprivilegedICMP:  d.cfg.EnableUnprivilegedICMP,

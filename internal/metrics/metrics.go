@@ -21,6 +21,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
 	commits  *prometheus.HistogramVec
+	leases   leaseMetrics
 }
 
 // New returns metrics that read the pool through stats.
@@ -40,12 +41,14 @@ func New(version string, stats func() PoolStats) *Metrics {
 			Buckets:   prometheus.ExponentialBuckets(0.0001, 2.5, 12), // 100 µs to 2.4 s
 		}, []string{"outcome"}),
 	}
+	m.leases = newLeaseMetrics()
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace,
 		Name:      "build_info",
 		Help:      "The version of this userns-shim; the value is always 1.",
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(m.leases.collectors()...)
 	m.registry.MustRegister(m.requests, m.commits, build, &poolCollector{stats: stats},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

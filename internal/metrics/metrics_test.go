@@ -22,6 +22,8 @@ func TestServe(t *testing.T) {
 	})
 	m.ObserveRequest("RunPodSandbox", "OK", 30*time.Millisecond)
 	m.ObserveCommit(time.Millisecond, nil)
+	m.ObserveLease(5*time.Microsecond, "pod", "")
+	m.ObserveLease(time.Second, "", "exhausted")
 	m.ObserveCommit(time.Millisecond, errors.New("disk"))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,6 +50,11 @@ func TestServe(t *testing.T) {
 		`userns_shim_idpool_oldest_quarantine_age_seconds{segment="pool"} 3`,
 		`userns_shim_idpool_allocations_total{source="claim"} 6`,
 		`userns_shim_idpool_quarantine_early_releases_total 7`,
+		`userns_shim_idpool_allocation_duration_seconds_count 2`,
+		`userns_shim_idpool_allocation_failures_total{reason="exhausted"} 1`,
+		`userns_shim_idpool_allocation_failures_total{reason="io"} 0`,
+		`userns_shim_idpool_conflicts_total{with="pod"} 1`,
+		`userns_shim_idpool_conflicts_total{with="kernel"} 0`,
 		`userns_shim_cri_request_duration_seconds_count{code="OK",method="RunPodSandbox"} 1`,
 		`userns_shim_state_commit_duration_seconds_count{outcome="error"} 1`,
 	} {

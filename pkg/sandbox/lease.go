@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"k8s.io/klog/v2"
 
@@ -33,6 +34,16 @@ func (m *Manager) checkUserNamespaces(ctx context.Context, spec Spec) error {
 		return err
 	}
 	return m.opts.CheckUserNamespaces(ctx, m.handlerName(spec))
+}
+
+// Lease is how asking the pool for a pod's ids went.
+type Lease struct {
+	// Took is without the commit.
+	Took time.Duration
+	// Conflict is why the pod did not get the mapping that was requested, also when it got another.
+	Conflict error
+	// Err is why the pod got no range, nil when it did.
+	Err error
 }
 
 // handlerPolicy returns the user namespace policy of the spec's runtime handler.
@@ -73,7 +84,14 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record, looked bo
 	if wants, err := wantsUserNamespace(rec.Spec, policy); err != nil || !wants {
 		return nil, err
 	}
-	r, err := m.leaseRange(ctx, tx, rec, looked)
+	began := time.Now()
+	r, conflict, err := m.leaseRange(ctx, tx, rec, looked)
+	if idpool.NeedsScan(err) && !looked {
+		return nil, err // not the last word
+	}
+	if m.opts.ObserveLease != nil {
+		m.opts.ObserveLease(Lease{Took: time.Since(began), Conflict: conflict, Err: err})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -82,28 +100,29 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record, looked bo
 
 // leaseRange claims what the client requests. Where that cannot be claimed, and policy
 // allows, the pod gets another range: loudly, since kubelet will not learn of it.
-func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, looked bool) (idpool.Range, error) {
+func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, looked bool) (r idpool.Range, conflict, err error) {
 	bucket, pod := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID)
 	var requested *ocispec.IDMapping
 	if user := rec.Spec.Namespaces.User; user != nil {
 		requested = user.Requested
 	}
 	if requested == nil {
-		return m.opts.Pool.Acquire(bucket, pod, rec.ID, idsPerPod)
+		r, err = m.opts.Pool.Acquire(bucket, pod, rec.ID, idsPerPod)
+		return r, nil, err
 	}
 	want := idpool.Range{Start: requested.HostID, Length: requested.Length}
-	err := m.opts.Pool.Claim(bucket, pod, rec.ID, want)
+	err = m.opts.Pool.Claim(bucket, pod, rec.ID, want)
 	if err == nil || !idpool.Remappable(err) || idpool.NeedsScan(err) && !looked {
-		return want, err
+		return want, nil, err
 	}
 	if m.opts.RejectConflicts {
-		return idpool.Range{}, errors.Join(ErrConflict, err)
+		return idpool.Range{}, err, errors.Join(ErrConflict, err)
 	}
 	r, acquireErr := m.opts.Pool.Acquire(bucket, pod, rec.ID, requested.Length)
 	if acquireErr != nil {
-		return idpool.Range{}, fmt.Errorf("claim %s: %w; acquire instead: %w", want, err, acquireErr)
+		return idpool.Range{}, err, fmt.Errorf("claim %s: %w; acquire instead: %w", want, err, acquireErr)
 	}
 	klog.FromContext(ctx).Error(err, "Pod remapped to another range", "sandbox", rec.ID,
 		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", want, "range", r)
-	return r, nil
+	return r, err, nil
 }

@@ -77,6 +77,8 @@ type Options struct {
 	RejectConflicts bool
 	// Notify, where it is set, is told of each change after it is recorded. It must not block.
 	Notify func(Event)
+	// ObserveLease, where it is set, is told how each request for ids went.
+	ObserveLease func(Lease)
 	// UnprivilegedPorts and UnprivilegedICMP open those to every process of a pod network.
 	UnprivilegedPorts, UnprivilegedICMP bool
 }
