@@ -31,9 +31,9 @@ func requireCRIU(t *testing.T) {
 	}
 }
 
-// counting counts in memory, prints each number, and keeps the last in the root filesystem. Before that
+// countsOn counts in memory, prints each number, and keeps the last in the root filesystem. Before that
 // it removes and makes files there.
-const counting = `echo kept > /made; rm /etc/group; i=0; while :; do i=$((i+1)); echo $i; echo $i > /last; sleep 0.1; done`
+const countsOn = `echo kept > /made; rm /etc/group; i=0; while :; do i=$((i+1)); echo $i; echo $i > /last; sleep 0.1; done`
 
 func checkpointTo(t *testing.T, n *nodetest.Node, c *nodetest.Container, timeout int64) (string, error) {
 	t.Helper()
@@ -87,12 +87,12 @@ func awaitNumber(t *testing.T, c *nodetest.Container, atLeast int) {
 }
 
 // TestCheckpointContainer holds that a checkpoint disturbs nothing, has what checkpointctl expects, and that a
-// container made of it goes on counting with the files that it had.
+// container made of it goes on countsOn with the files that it had.
 func TestCheckpointContainer(t *testing.T) {
 	requireCRIU(t)
 	n := sharedNode(t)
 	pod := n.RunPod(t, nodetest.HostUsers)
-	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(counting))
+	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
 	awaitNumber(t, c, 5)
 	pid := c.PID(t)
 	archive, err := checkpointTo(t, n, c, 60)
@@ -215,7 +215,7 @@ func TestCheckpointWithoutCRIU(t *testing.T) {
 		}
 	}
 	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: without}})
-	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(counting))
+	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
 	awaitNumber(t, c, 3)
 	location, err := checkpointTo(t, n, c, 60)
 	wantError(t, err, codes.FailedPrecondition, "the program criu", "PATH of containerd", c.ID)

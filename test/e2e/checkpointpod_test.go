@@ -167,7 +167,7 @@ func TestRestorePodHoldsTheCheckpoint(t *testing.T) {
 	n := sharedNode(t)
 	image := n.Image(t, labimage.Demo)
 	pod := n.RunPod(t, nodetest.HostUsers)
-	c := pod.Run(t, image, nodetest.Shell(counting))
+	c := pod.Run(t, image, nodetest.Shell(countsOn))
 	awaitNumber(t, c, 2)
 	dir := volume(t, n)
 	if err := checkpointPod(t, n, pod, dir, c); err != nil {
@@ -210,7 +210,7 @@ func TestRestorePodHoldsTheCheckpoint(t *testing.T) {
 		}, codes.FailedPrecondition, "user namespace"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := pod.ContainerConfig(image, nodetest.Shell(counting))
+			config := pod.ContainerConfig(image, nodetest.Shell(countsOn))
 			config.Metadata = &runtimeapi.ContainerMetadata{Name: c.Config.Metadata.Name}
 			req := &runtimeapi.RestorePodRequest{
 				CheckpointPath: dir, Config: n.PodRequest(t, nodetest.HostUsers).Config, ContainerConfigs: []*runtimeapi.ContainerConfig{config},

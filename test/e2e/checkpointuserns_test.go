@@ -33,7 +33,7 @@ func TestCheckpointInUserNamespace(t *testing.T) {
 	requireCRIU(t)
 	n := sharedNode(t)
 	pod := n.RunPod(t)
-	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell("touch /mine; chown 7:8 /mine;"+counting))
+	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell("touch /mine; chown 7:8 /mine;"+countsOn))
 	awaitNumber(t, c, 3)
 	archive, err := checkpointTo(t, n, c, 0)
 	awaitNumber(t, c, lastNumber(t, c)+3)

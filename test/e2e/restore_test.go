@@ -45,7 +45,7 @@ func TestRestoreFromImage(t *testing.T) {
 	requireCRIU(t)
 	t.Parallel()
 	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Extra: "restoreCheckpointImages: true"}})
-	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(counting))
+	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
 	awaitNumber(t, c, 5)
 	archive, err := checkpointTo(t, n, c, 0)
 	if err != nil {
