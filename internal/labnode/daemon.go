@@ -26,6 +26,8 @@ type DaemonOptions struct {
 	Quarantine string
 	// Handlers are further entries of runtimeHandlers, in YAML that is indented by two.
 	Handlers string
+	// Registry are further fields of registry, in YAML's flow style.
+	Registry string
 	// Extra are further fields of the configuration file, in YAML.
 	Extra string
 	// Args and Env are added to the command line and the environment.
@@ -78,7 +80,7 @@ func (d *Daemon) config() (string, error) {
 	line("listen: unix://%s\nroot: %s\nstate: %s\nmetricsListen: %s", d.Socket, d.Root, d.State, metricsAddr)
 	line("containerd: {address: %s, namespace: %s, snapshotter: overlayfs}", d.node.Containerd.Address, Namespace)
 	line("cni: {binDirs: [%s], confDir: %s}", d.node.tools.CNI(), d.node.network.confDir)
-	line("registry: {configPath: %s}", d.node.CertsDir)
+	line("registry: {configPath: %s, %s}", d.node.CertsDir, d.opts.Registry)
 	line("cdiSpecDirs: [%s]\n%s", d.CDI, strings.TrimRight(d.opts.Extra, "\n"))
 	line("cgroupDriver: cgroupfs\nrestrictOOMScoreAdj: %t", !canLower)
 	line("defaultRuntimeHandler: runc\nruntimeHandlers:\n  runc: {runtime: io.containerd.runc.v2, binaryName: runc}")

@@ -3,9 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -75,6 +78,9 @@ func TestExplainPull(t *testing.T) {
 		{status(http.StatusForbidden), errdefs.IsPermissionDenied},
 		{status(http.StatusNotFound), errdefs.IsNotFound},
 		{docker.ErrInvalidAuthorization, errdefs.IsUnauthorized},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, errdefs.IsUnavailable},
+		{errors.New("write /blobs/1: no space left on device: unknown"), func(err error) bool { return errors.Is(err, syscall.ENOSPC) }},
+		{errors.New("disk quota exceeded"), func(err error) bool { return errors.Is(err, syscall.EDQUOT) }},
 		{status(http.StatusTeapot), func(err error) bool { return errors.As(err, new(remoteerrors.ErrUnexpectedStatus)) }},
 	} {
 		if got := explainPull(t.Context(), c.err); !c.is(got) {
@@ -82,8 +88,8 @@ func TestExplainPull(t *testing.T) {
 		}
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errStalled)
-	if got := explainPull(ctx, context.Canceled); !errors.Is(got, errStalled) {
+	cancel(&stalledError{timeout: time.Minute})
+	if got := explainPull(ctx, context.Canceled); !errors.Is(got, context.DeadlineExceeded) || !strings.Contains(got.Error(), "no progress for 1m0s") {
 		t.Errorf("explain a pull that stalled: %v", got)
 	}
 }

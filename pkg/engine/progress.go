@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,8 +12,17 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// errStalled ends a pull that waits for a registry in vain.
-var errStalled = errors.New("no progress")
+// stalledError ends a pull that waits for a registry in vain. It is context.DeadlineExceeded.
+type stalledError struct {
+	timeout  time.Duration
+	received int64
+}
+
+func (e *stalledError) Error() string {
+	return fmt.Sprintf("no progress for %v after %d bytes", e.timeout, e.received)
+}
+
+func (e *stalledError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // progressInterval is how often the log tells of a pull, and the longest time between two looks.
 const progressInterval = 10 * time.Second
@@ -62,10 +70,10 @@ func (p *progress) look(ctx context.Context, timeout time.Duration) {
 		}
 		if time.Since(told) >= progressInterval {
 			told = time.Now()
-			klog.FromContext(ctx).V(2).Info("Pulling image", "bytes", seen, "requests", p.requests.Load())
+			klog.FromContext(ctx).V(2).Info("Still pulling image", "bytes", seen, "requests", p.requests.Load())
 		}
 		if timeout > 0 && time.Since(since) > timeout {
-			p.cancel(fmt.Errorf("%w for %v after %d bytes", errStalled, timeout, seen))
+			p.cancel(&stalledError{timeout: timeout, received: seen})
 			return
 		}
 	}

@@ -49,6 +49,7 @@ func pullKey(req image.PullRequest) (string, error) {
 func (e *Engine) pull(ctx context.Context, req image.PullRequest) (string, error) {
 	logger := klog.FromContext(ctx).WithValues("image", req.Ref)
 	began := time.Now()
+	logger.V(2).Info("Pulling image", "snapshotter", e.snapshotter(req.Snapshotter))
 	ctx, p := startProgress(klog.NewContext(ctx, logger), e.opts.PullProgressTimeout)
 	defer p.stop()
 	var id string

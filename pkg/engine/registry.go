@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -119,11 +120,16 @@ func (b bearer) AddResponses(context.Context, []*http.Response) error {
 
 // explainPull gives the error of a pull the class that says what can be done about it.
 func explainPull(ctx context.Context, err error) error {
+	err = explainFull(err)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		return fmt.Errorf("%w: %w", cause, err)
 	}
 	if errors.Is(err, docker.ErrInvalidAuthorization) {
 		return fmt.Errorf("%w: %w", errdefs.ErrUnauthenticated, err)
+	}
+	var unreachable *net.OpError
+	if errors.As(err, &unreachable) {
+		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 	}
 	var status remoteerrors.ErrUnexpectedStatus
 	if !errors.As(err, &status) {

@@ -53,7 +53,7 @@ func (e *Engine) prepareSnapshot(ctx context.Context, req container.SnapshotRequ
 	}
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
-	return nil, errors.Join(err, e.deleteLease(ctx, req.Key))
+	return nil, errors.Join(explainFull(err), e.deleteLease(ctx, req.Key))
 }
 
 // SnapshotMounts returns the mounts of a snapshot that exists.

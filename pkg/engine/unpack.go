@@ -65,7 +65,7 @@ func (e *Engine) ensureUnpacked(ctx context.Context, h held, snapshotter string)
 	return e.leased(ctx, func(ctx context.Context) error {
 		img := client.NewImageWithPlatform(e.client, rec, platform)
 		if err := img.Unpack(ctx, snapshotter); err != nil {
-			return fmt.Errorf("unpack into snapshotter %s: %w", snapshotter, err)
+			return fmt.Errorf("unpack into snapshotter %s: %w", snapshotter, explainFull(err))
 		}
 		return nil
 	})

@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+)
+
+// ctr runs containerd's own client on the node's images.
+func ctr(t *testing.T, n *nodetest.Node, args ...string) {
+	t.Helper()
+	onNode(t, n, append([]string{nodetest.Tools(t).Path("ctr"), "--address", n.Containerd.Address, "--namespace", labnode.Namespace}, args...)...)
+}
+
+// importImage imports an image with ctr under a full reference, until the test ends.
+func importImage(t *testing.T, n *nodetest.Node, ref string, img v1.Image) {
+	t.Helper()
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	if err := tarball.WriteToFile(archive, tag, img); err != nil {
+		t.Fatal(err)
+	}
+	ctr(t, n, "images", "import", "--local", archive)
+	t.Cleanup(func() {
+		if _, err := n.Images.RemoveImage(context.Background(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}}); err != nil {
+			t.Error(err)
+		}
+	})
+}
