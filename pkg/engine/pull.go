@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/snapshotters"
 	"k8s.io/klog/v2"
@@ -73,9 +72,8 @@ func (e *Engine) pull(ctx context.Context, req image.PullRequest) (string, error
 }
 
 func (e *Engine) pullOptions(ctx context.Context, req image.PullRequest, p *progress) []client.RemoteOpt {
-	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: e.registryHosts(ctx, req.Auth, p)})
 	return []client.RemoteOpt{
-		client.WithResolver(resolver),
+		client.WithResolver(newResolver(e.registryHosts(ctx, req.Auth, p))),
 		client.WithPlatformMatcher(platform),
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(e.snapshotter(req.Snapshotter), snapshots.WithLabels(req.Labels)),

@@ -1,0 +1,312 @@
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"google.golang.org/grpc/codes"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+)
+
+// wantNothingStored checks that a failed pull left nothing: no blob, download, lease or half-unpacked snapshot.
+func wantNothingStored(t *testing.T, n *nodetest.Node) {
+	t.Helper()
+	for _, thing := range stored(t, n) {
+		t.Errorf("left behind: %s", thing)
+	}
+}
+
+// wrongDiffID is an image of which the layer is not what the config says it holds.
+func wrongDiffID(t *testing.T) v1.Image {
+	t.Helper()
+	img, err := labimage.Build(smallImage("not what the config says"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.RootFS.DiffIDs[0].Hex = strings.Repeat("0", 64)
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// TestPullOfSpoiledImages: what is not as its digest says is refused with a clear error and leaves nothing, and the next
+// pull of it, unspoiled, works.
+func TestPullOfSpoiledImages(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	digest := n.PushImage(t, "faults/image:v1", labimage.Catalogue(n.Box())[labimage.Demo])
+	isManifest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
+	var on atomic.Bool
+	during := func(which func(*http.Request) bool) wrapper {
+		return spoil(func(r *http.Request) bool { return on.Load() && which(r) })
+	}
+	cut := func(next http.Handler) http.Handler { // a connection that ends in the middle of each blob
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !on.Load() || !isBlob(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			w.Header().Set("Content-Length", fmt.Sprint(answer.Body.Len()))
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
+			panic(http.ErrAbortHandler)
+		})
+	}
+	for name, tc := range map[string]struct {
+		host *front
+		ref  string
+		code codes.Code
+		says string
+	}{
+		"corrupt layer":    {newFront(t, n, nil, during(isBlob)), ":v1", codes.FailedPrecondition, "digest"},
+		"wrong digest":     {newFront(t, n, nil, during(isManifest)), "@" + digest, codes.FailedPrecondition, "digest"},
+		"layers break off": {newFront(t, n, nil, cut), ":v1", codes.Unknown, "EOF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ref := tc.host.Host + "/faults/image" + tc.ref
+			on.Store(true)
+			_, err := tryPull(t.Context(), n, ref, nil)
+			wantError(t, err, tc.code, tc.says, ref)
+			wantNothingStored(t, n)
+			on.Store(false)
+			pulled(t, n, ref)
+			n.RunPod(t).Run(t, ref).Exec(t, "cat", "/data/added")
+			// The pod goes before the image, whose content then goes too.
+		})
+		eventually(t, "nothing stored after the image's removal", func() bool { return len(stored(t, n)) == 0 })
+	}
+	t.Run("wrong diff id", func(t *testing.T) {
+		if _, err := n.Registry.Push(t.Context(), "faults/diff:v1", wrongDiffID(t)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := tryPull(t.Context(), n, n.Registry.Ref("faults/diff:v1"), nil)
+		if err == nil || !strings.Contains(err.Error(), "diff") {
+			t.Errorf("error is %v, want one that names the diff id", err)
+		}
+		wantNothingStored(t, n)
+	})
+	t.Run("no tar archive", func(t *testing.T) {
+		img, err := labimage.Build(labimage.Spec{Layers: []labimage.Layer{{labimage.Text("../../escaped", "out of the root")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Registry.Push(t.Context(), "faults/escape:v1", img); err != nil {
+			t.Fatal(err)
+		}
+		// A name that climbs is either refused or kept inside the layer.
+		if _, err := tryPull(t.Context(), n, n.Registry.Ref("faults/escape:v1"), nil); err == nil {
+			removeImage(t, n, n.Registry.Ref("faults/escape:v1"))
+		}
+		if _, err := os.Lstat(n.Containerd.Root + "/io.containerd.snapshotter.v1.overlayfs/escaped"); err == nil {
+			t.Error("a file of a layer is outside of it")
+		}
+	})
+}
+
+// held answers requests for blobs once it is released.
+type held struct {
+	release chan struct{}
+	waiting chan struct{} // gets one element for each request that waits
+}
+
+func newHeld() *held { return &held{release: make(chan struct{}), waiting: make(chan struct{}, 100)} }
+
+func (h *held) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isBlob(r) {
+			h.waiting <- struct{}{}
+			select {
+			case <-h.release:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// TestConcurrentPullsFetchOnce: pulls of one image at the same time, by tag and by digest, ask the registry for each of
+// its blobs once.
+func TestConcurrentPullsFetchOnce(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	digest := n.PushImage(t, "many/image:v1", labimage.Catalogue(n.Box())[labimage.Demo])
+	slow := newHeld()
+	f := newFront(t, n, nil, slow.wrap)
+	var done sync.WaitGroup
+	ids := make(chan string, 16)
+	for i := range cap(ids) {
+		ref := f.Host + "/many/image:v1"
+		if i%2 == 1 {
+			ref = f.Host + "/many/image@" + digest
+		}
+		done.Go(func() {
+			id, err := tryPull(t.Context(), n, ref, nil)
+			if err != nil {
+				t.Errorf("pull %s: %v", ref, err)
+			}
+			ids <- id
+		})
+	}
+	<-slow.waiting
+	time.Sleep(500 * time.Millisecond) // until the others have come
+	close(slow.release)
+	done.Wait()
+	close(ids)
+	want := <-ids
+	for id := range ids {
+		if id != want {
+			t.Errorf("pulls of one image return %s and %s", want, id)
+		}
+	}
+	if got := f.requests("GET", "/blobs/"); got != 6 { // five layers and the config
+		t.Errorf("the registry was asked for %d blobs, the image has 6", got)
+	}
+	removeImage(t, n, want)
+}
+
+// TestPullThatStallsIsCancelled, and leaves nothing; one whose client goes away ends too.
+func TestPullThatStallsIsCancelled(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Registry: "pullProgressTimeout: 2s"}})
+	n.PushImage(t, "stalls/image:v1", labimage.Catalogue(n.Box())[labimage.Demo])
+	slow := newHeld()
+	ref := newFront(t, n, nil, slow.wrap).Host + "/stalls/image:v1"
+	began := time.Now()
+	_, err := tryPull(t.Context(), n, ref, nil)
+	wantError(t, err, codes.DeadlineExceeded, "no progress for 2s", ref)
+	if took := time.Since(began); took < 2*time.Second || took > 15*time.Second {
+		t.Errorf("it was cancelled after %v", took)
+	}
+	eventually(t, "nothing stored", func() bool { return len(stored(t, n)) == 0 })
+	close(slow.release)
+	pulled(t, n, ref)
+}
+
+// TestSlowPullIsNotCancelled: bytes that come slowly, for longer than a pull may stall, are progress, and the log tells
+// of it.
+func TestSlowPullIsNotCancelled(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Registry: "pullProgressTimeout: 2s", Args: []string{"-v", "2"}}})
+	data := make([]byte, 1<<20)
+	if _, err := rand.Read(data); err != nil {
+		t.Fatal(err)
+	}
+	n.PushImage(t, "slow/image:v1", labimage.Spec{Layers: []labimage.Layer{{labimage.Program("data", data)}}})
+	dribble := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			if !isBlob(r) || answer.Body.Len() < len(data) {
+				for key, values := range answer.Header() {
+					w.Header()[key] = values
+				}
+				w.WriteHeader(answer.Code)
+				_, _ = w.Write(answer.Body.Bytes())
+				return
+			}
+			w.WriteHeader(answer.Code)
+			for range 24 {
+				_, _ = io.CopyN(w, answer.Body, int64(len(data)/24))
+				w.(http.Flusher).Flush()
+				time.Sleep(500 * time.Millisecond)
+			}
+			_, _ = io.Copy(w, answer.Body)
+		})
+	}
+	ref := newFront(t, n, nil, dribble).Host + "/slow/image:v1"
+	began := time.Now()
+	pulled(t, n, ref)
+	if took := time.Since(began); took < 10*time.Second {
+		t.Fatalf("the pull took %v: too fast to be of use", took)
+	}
+	log, err := os.ReadFile(n.Daemon.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"Pulling image"`, `"Still pulling image" .*image="` + ref + `" bytes=[1-9]`, `"Pulled image" .*image="` + ref + `"`} {
+		if !regexp.MustCompile(want).Match(log) {
+			t.Errorf("the log does not have %s", want)
+		}
+	}
+}
+
+// onSmallDisk puts containerd's files on a filesystem of so many bytes.
+func onSmallDisk(t *testing.T, n *nodetest.Node, size string) {
+	t.Helper()
+	restart := func(argv ...string) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if err := n.Containerd.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+		if out, err := n.World.Output(exec.Command(argv[0], argv[1:]...)); err != nil {
+			t.Errorf("%q: %v: %s", argv, err, out)
+		}
+		if err := n.Containerd.Start(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	restart("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", n.Containerd.Root)
+	t.Cleanup(func() { restart("umount", n.Containerd.Root) })
+}
+
+// TestPullOntoAFullDisk: a layer that does not fit, packed or unpacked, is ResourceExhausted, leaves nothing, and fits
+// once there is room.
+func TestPullOntoAFullDisk(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	onSmallDisk(t, n, "24m")
+	base := labimage.Catalogue(n.Box())[labimage.Demo].Layers
+	noise := make([]byte, 40<<20)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"packed": noise, "unpacked": make([]byte, 40<<20)} {
+		spec := labimage.Spec{Layers: append(base[:len(base):len(base)], labimage.Layer{labimage.Program("data/big", data)}), Cmd: []string{"sleep", "infinity"}}
+		n.PushImage(t, "big/"+name+":v1", spec)
+		ref := n.Registry.Ref("big/" + name + ":v1")
+		t.Run(name, func(t *testing.T) {
+			_, err := tryPull(t.Context(), n, ref, nil)
+			wantError(t, err, codes.ResourceExhausted, ref, "the disk of containerd is full", "no space left on device")
+			wantNothingStored(t, n)
+			if got := imageStatus(t, n, ref); got != nil {
+				t.Errorf("an image that did not fit is present: %v", got)
+			}
+			onNode(t, n, "mount", "-o", "remount,size=200m", n.Containerd.Root)
+			pulled(t, n, ref)
+			pod := n.RunPod(t)
+			if got := pod.Run(t, ref).Exec(t, "stat", "-c", "%s", "/data/big"); got != fmt.Sprint(len(data)) {
+				t.Errorf("the file has %s bytes, want %d", got, len(data))
+			}
+			pod.Remove(t)
+		})
+		eventually(t, "nothing stored after the image's removal", func() bool { return len(stored(t, n)) == 0 })
+		onNode(t, n, "mount", "-o", "remount,size=24m", n.Containerd.Root)
+	}
+}
