@@ -1,24 +1,39 @@
 package cri
 
 import (
-	"slices"
-
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// streamChunk is how many items one message of a streamed list has: far below the limit of a
-// message, and few enough messages.
-const streamChunk = 100
+// How much one message of a streamed list has: few enough messages, and far below the limit of
+// one. Kubernetes allows a pod 256 KiB of annotations, so the number alone does not bound it.
+const (
+	streamChunk = 100
+	streamBytes = 4 << 20
+)
 
 // sendChunks streams a list. An empty list is a stream without a message, as CRI says.
-func sendChunks[Item, Message any](stream grpc.ServerStreamingServer[Message], items []Item, message func([]Item) *Message) error {
-	for chunk := range slices.Chunk(items, streamChunk) {
-		if err := stream.Send(message(chunk)); err != nil {
+func sendChunks[Item proto.Message, Message any](stream grpc.ServerStreamingServer[Message], items []Item, message func([]Item) *Message) error {
+	for len(items) > 0 {
+		n := chunkOf(items)
+		if err := stream.Send(message(items[:n])); err != nil {
 			return err
 		}
+		items = items[n:]
 	}
 	return nil
+}
+
+// chunkOf is how many of the first items go into one message, at least one.
+func chunkOf[Item proto.Message](items []Item) int {
+	size := 0
+	for i, item := range items[:min(len(items), streamChunk)] {
+		if size += proto.Size(item); size > streamBytes && i > 0 {
+			return i
+		}
+	}
+	return min(len(items), streamChunk)
 }
 
 func (s *runtimeService) StreamPodSandboxes(req *runtimeapi.StreamPodSandboxesRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxesResponse]) error {
