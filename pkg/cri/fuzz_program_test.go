@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,13 +17,12 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // maxSteps bounds an input, and stepTimeout a call: nothing that a world does takes long.
 const (
 	maxSteps    = 24
-	stepTimeout = 10 * time.Second
+	stepTimeout = 30 * time.Second
 )
 
 // program carries out one input in a world: a sequence of steps, most of them a call of an RPC.
@@ -43,8 +43,8 @@ type heldStream struct {
 	stream grpc.ClientStream
 }
 
-// fuzzMethods are all RPCs in the order of the API. A step's first byte chooses one of them, or, one further, that
-// a container ends by itself.
+// fuzzMethods are all RPCs in the order of the API. A step's first byte chooses one of them, or one of the
+// operations that follow.
 func fuzzMethods() []protoreflect.MethodDescriptor {
 	var out []protoreflect.MethodDescriptor
 	services := apiFile().Services()
@@ -58,15 +58,24 @@ func fuzzMethods() []protoreflect.MethodDescriptor {
 
 var fuzzAPI = fuzzMethods()
 
+// Operations beyond the RPCs, as a step's first byte less their number.
+const (
+	opExit     = iota // a container ends by itself
+	opTogether        // the next two steps, which are calls, at the same time
+	opCount
+)
+
 func (p *program) run(t *testing.T) {
 	t.Helper()
 	for step := 0; step < maxSteps && len(p.tape.data) > 0; step++ {
-		op := p.tape.pick(len(fuzzAPI) + 1)
-		if op == len(fuzzAPI) {
+		switch op := p.tape.pick(len(fuzzAPI) + opCount); op - len(fuzzAPI) {
+		case opExit:
 			p.endContainer()
-			continue
+		case opTogether:
+			p.send(t, p.prepare(t, p.tape.pick(len(fuzzAPI))), p.prepare(t, p.tape.pick(len(fuzzAPI))))
+		default:
+			p.send(t, p.prepare(t, op))
 		}
-		p.call(t, fuzzAPI[op])
 	}
 	for _, h := range p.held {
 		h.cancel()
@@ -87,36 +96,60 @@ func (p *program) endContainer() {
 	}
 }
 
-// call sends a request for one RPC: a good one with as many mutations as the tape says, or the tape's bytes as
-// they are.
-func (p *program) call(t *testing.T, method protoreflect.MethodDescriptor) {
-	t.Helper()
-	variant, mutations := p.tape.next(), p.tape.pick(8)
-	var req wire
-	if mutations == 7 {
-		req = p.tape.take(p.tape.pick(64))
-	} else {
-		msg := p.request(method, variant)
-		m := &mutator{tape: p.tape, dirs: p.world.dirs, ids: p.ids()}
-		for range mutations {
-			m.mutate(msg.ProtoReflect())
-		}
-		var err error
-		if req, err = marshal(msg); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := p.send(t, method, req)
-	p.calls = append(p.calls, fmt.Sprintf("%s %.200q: %.300v", method.Name(), []byte(req), err))
-	if proto.Unmarshal(req, newMessage(method.Input())) != nil {
-		// Such a request never reaches the server's code: gRPC's own answers it, and says so.
-		if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "unmarshal") {
-			t.Errorf("%s answers a request that is no message of the API with %v", method.Name(), err)
-		}
-		return
-	}
-	p.judge(t, method, err)
+// call is a request, and what became of it.
+type call struct {
+	method protoreflect.MethodDescriptor
+	req    wire
+	held   *heldStream
+	err    error
 }
+
+// prepare makes a request for an RPC: a good one with as many mutations as the tape says, or the tape's bytes as
+// they are.
+func (p *program) prepare(t *testing.T, index int) *call {
+	t.Helper()
+	method := fuzzAPI[index]
+	variant, mutations := p.tape.next(), p.tape.pick(8)
+	if mutations == 7 {
+		return &call{method: method, req: p.tape.take(p.tape.pick(64))}
+	}
+	msg := p.request(method, variant)
+	m := &mutator{tape: p.tape, dirs: p.world.dirs, ids: p.ids()}
+	for range mutations {
+		m.mutate(msg.ProtoReflect())
+	}
+	req, err := marshal(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &call{method: method, req: req}
+}
+
+// send sends calls at the same time, and judges what became of them.
+func (p *program) send(t *testing.T, calls ...*call) {
+	t.Helper()
+	var group sync.WaitGroup
+	for _, c := range calls {
+		group.Go(func() { c.send(t.Context(), p.world.conn) })
+	}
+	group.Wait()
+	for _, c := range calls {
+		p.calls = append(p.calls, fmt.Sprintf("%s %.200q: %.300v", c.method.Name(), []byte(c.req), c.err))
+		if c.held != nil {
+			p.held = append(p.held, *c.held)
+		}
+		if c.decodes() {
+			p.judge(t, c.method, c.err)
+			continue
+		}
+		// Such a request never reaches the server's code: gRPC's own answers it, and says so.
+		if status.Code(c.err) != codes.Internal || !strings.Contains(c.err.Error(), "unmarshal") {
+			t.Errorf("%s answers a request that is no message of the API with %v", c.method.Name(), c.err)
+		}
+	}
+}
+
+func (c *call) decodes() bool { return proto.Unmarshal(c.req, newMessage(c.method.Input())) == nil }
 
 // judge holds that a call ends well, or with a code that tells the client what is wrong with its request. The
 // codes that kubelet takes for the node's fault, Internal and Unknown above all, are none of bad input; nor does
@@ -152,32 +185,30 @@ func (p *program) ids() []string {
 	return out
 }
 
-// send makes the call, and holds that what comes back is a message of the API.
-func (p *program) send(t *testing.T, method protoreflect.MethodDescriptor, req wire) error {
-	t.Helper()
-	name := fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name())
-	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
-	if !method.IsStreamingServer() {
+// send makes the call. What comes back has to be a message of the API.
+func (c *call) send(ctx context.Context, conn *grpc.ClientConn) {
+	name := fmt.Sprintf("/%s/%s", c.method.Parent().FullName(), c.method.Name())
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	if !c.method.IsStreamingServer() {
 		defer cancel()
 		var resp wire
-		if err := p.world.conn.Invoke(ctx, name, req, &resp, grpc.ForceCodec(wireCodec{})); err != nil {
-			return err
+		if c.err = conn.Invoke(ctx, name, c.req, &resp, grpc.ForceCodec(wireCodec{})); c.err == nil {
+			c.err = proto.Unmarshal(resp, newMessage(c.method.Output()))
 		}
-		return proto.Unmarshal(resp, newMessage(method.Output()))
+		return
 	}
-	stream, err := p.world.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, name, grpc.ForceCodec(wireCodec{}))
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, name, grpc.ForceCodec(wireCodec{}))
 	if err == nil {
-		err = errors.Join(stream.SendMsg(req), stream.CloseSend())
+		err = errors.Join(stream.SendMsg(c.req), stream.CloseSend())
 	}
-	if err == nil && method.Name() == "GetContainerEvents" && proto.Unmarshal(req, new(runtimeapi.GetEventsRequest)) == nil {
-		p.held = append(p.held, heldStream{cancel, stream})
-		return nil
+	if err == nil && c.method.Name() == "GetContainerEvents" && c.decodes() {
+		c.held = &heldStream{cancel, stream}
+		return
 	}
 	defer cancel()
-	if err != nil {
-		return err
+	if c.err = err; err == nil {
+		c.err = drain(stream)
 	}
-	return drain(stream)
 }
 
 // drain reads a stream to its end, which is nil when the server ended it well.

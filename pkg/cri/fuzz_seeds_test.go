@@ -25,15 +25,14 @@ func step(method protoreflect.Name, variant byte, mutations ...[]byte) []byte {
 }
 
 // exits is the step in which a container ends by itself.
-func exits(code byte) []byte { return []byte{byte(len(fuzzAPI)), code} }
+func exits(code byte) []byte { return []byte{byte(len(fuzzAPI) + opExit), code} }
 
-func sequence(steps ...[]byte) []byte {
-	var out []byte
-	for _, s := range steps {
-		out = append(out, s...)
-	}
-	return out
+// together is two steps, which are calls, at the same time.
+func together(a, b []byte) []byte {
+	return slices.Concat([]byte{byte(len(fuzzAPI) + opTogether)}, a, b)
 }
+
+func sequence(steps ...[]byte) []byte { return slices.Concat(steps...) }
 
 // running makes a pod with a user namespace and a container that runs in it.
 func running() []byte {
@@ -63,7 +62,7 @@ func fuzzSeeds() [][]byte {
 			}
 		}
 	}
-	out = append(out, regressionSeeds()...)
+	out = append(append(out, regressionSeeds()...), racingSeeds()...)
 	return append(out,
 		sequence(step("RunPodSandbox", variantSharedPID|variantMapped|variantUserNS), step("RunPodSandbox", 1), step("RunPodSandbox", 2|variantHostNetwork),
 			step("CreateContainer", 0), step("CreateContainer", 1), step("StartContainer", 0), exits(0), step("StartContainer", 0), step("StartContainer", 1),
@@ -73,6 +72,37 @@ func fuzzSeeds() [][]byte {
 		sequence(step("RunPodSandbox", variantUserNS), step("RunPodSandbox", variantUserNS|1), step("RunPodSandbox", variantUserNS|2),
 			step("RunPodSandbox", variantUserNS|3), step("RunPodSandbox", variantUserNS|variantMapped|3), step("StreamPodSandboxes", 0)),
 	)
+}
+
+// racingSeeds are calls that get into each other's way.
+func racingSeeds() [][]byte {
+	pod, container := step("RunPodSandbox", variantUserNS|variantSharedPID), step("CreateContainer", 0)
+	var out [][]byte
+	for _, pair := range [][2]protoreflect.Name{
+		{"StopPodSandbox", "RemovePodSandbox"},
+		{"RemovePodSandbox", "RemovePodSandbox"},
+		{"CreateContainer", "RemovePodSandbox"},
+		{"StartContainer", "RemovePodSandbox"},
+		{"StartContainer", "StopPodSandbox"},
+		{"StartContainer", "RemoveContainer"},
+		{"StartContainer", "StartContainer"},
+		{"CreateContainer", "CreateContainer"},
+		{"RunPodSandbox", "RunPodSandbox"},
+	} {
+		out = append(out, sequence(pod, container, together(step(pair[0], 0), step(pair[1], 0)), step("StartContainer", 0)))
+	}
+	for _, pair := range [][2]protoreflect.Name{
+		{"ExecSync", "RemoveContainer"},
+		{"ExecSync", "RemovePodSandbox"},
+		{"StopContainer", "RemoveContainer"},
+		{"ReopenContainerLog", "StopContainer"},
+		{"UpdateContainerResources", "RemoveContainer"},
+		{"ContainerStats", "RemovePodSandbox"},
+		{"ListPodSandboxMetrics", "RemovePodSandbox"},
+	} {
+		out = append(out, sequence(running(), together(step(pair[0], 0), step(pair[1], 0))))
+	}
+	return append(out, together(step("RunPodSandbox", variantUserNS), step("RunPodSandbox", variantUserNS)))
 }
 
 // regressionSeeds are requests that once had effects which they should not have.
