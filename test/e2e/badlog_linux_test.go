@@ -84,6 +84,7 @@ func TestReopenStaysInTheLogDirectory(t *testing.T) {
 	_, file := outside(t)
 	ctr := pod.Run(t, image, nodetest.Shell("while true; do echo line; sleep 0.05; done"))
 	log := filepath.Join(pod.Request.Config.LogDirectory, ctr.Config.LogPath)
+	eventually(t, "the first line of the log", func() bool { return ctr.Log(t).Stdout() != "" })
 	if err := os.Rename(log, log+".1"); err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// unimplemented are the RPCs that are not served.
-var unimplemented = map[string]bool{"CheckpointContainer": true, "CheckpointPod": true, "RestorePod": true}
-
 // tables are the cases of each RPC beside those of its id. RPCs whose requests say nothing that could be wrong have
 // one that looks so.
 func (b *badInput) tables() map[string][]badCase {
@@ -43,9 +40,9 @@ func (b *badInput) tables() map[string][]badCase {
 		"StartContainer":           {{"container that runs", &runtimeapi.StartContainerRequest{ContainerId: b.running.ID}, codes.FailedPrecondition, "running"}},
 		"ReopenContainerLog":       {{"container that does not run", &runtimeapi.ReopenContainerLogRequest{ContainerId: b.containers[1].ID}, codes.FailedPrecondition, "created"}},
 		"StopContainer":            {{"container that never ran, at the end of time", &runtimeapi.StopContainerRequest{ContainerId: b.containers[1].ID, Timeout: math.MaxInt64}, ok, ""}},
-		"CheckpointContainer":      {{"nothing to checkpoint", &runtimeapi.CheckpointContainerRequest{ContainerId: strings.Repeat("0", 64)}, codes.Unimplemented, ""}},
-		"CheckpointPod":            {{"nothing to checkpoint", &runtimeapi.CheckpointPodRequest{PodSandboxId: strings.Repeat("0", 64)}, codes.Unimplemented, ""}},
-		"RestorePod":               {{"nothing to restore", &runtimeapi.RestorePodRequest{}, codes.Unimplemented, ""}},
+		"CheckpointContainer":      b.badCheckpoints(odd),
+		"CheckpointPod":            b.badPodCheckpoints(odd),
+		"RestorePod":               b.badRestores(odd),
 		"GetContainerEvents":       {}, // its request is empty: only bytes that are none can be wrong
 		"RunPodSandbox":            b.badPods(huge, odd),
 		"CreateContainer":          b.badContainers(huge, odd),

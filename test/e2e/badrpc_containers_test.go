@@ -30,6 +30,8 @@ func (b *badInput) badContainers(huge, odd string) []badCase {
 		bad("name that climbs", "metadata.name", func(c *runtimeapi.ContainerConfig) { c.Metadata.Name = "../x" }),
 		bad("no image", "image", func(c *runtimeapi.ContainerConfig) { c.Image = nil }),
 		with("image that does not exist", codes.NotFound, "a\\x00", func(c *runtimeapi.ContainerConfig) { c.Image.Image = odd }),
+		bad("image that is a device", "/dev/zero", func(c *runtimeapi.ContainerConfig) { c.Image.Image = "/dev/zero" }),
+		bad("image that is a file and no checkpoint", "/etc/passwd", func(c *runtimeapi.ContainerConfig) { c.Image.Image = "/etc/passwd" }),
 		bad("absolute log path", "log_path", logPath("/etc/passwd")),
 		bad("log path that climbs", "log_path", logPath("../x.log")),
 		bad("log path that climbs on its way", "log_path", logPath("a/../../x.log")),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,7 @@ func garbled(method protoreflect.MethodDescriptor) proto.Message {
 type badInput struct {
 	node       *nodetest.Node
 	image      string
+	dir        string // empty
 	pods       []*nodetest.Pod
 	containers []*nodetest.Container
 	running    *nodetest.Container
@@ -138,7 +140,12 @@ type badInput struct {
 
 func newBadInput(t *testing.T, n *nodetest.Node) *badInput {
 	t.Helper()
-	b := &badInput{node: n, image: n.Image(t, labimage.Demo)}
+	b := &badInput{node: n, image: n.Image(t, labimage.Demo), dir: t.TempDir()}
+	t.Cleanup(func() {
+		if names, err := os.ReadDir(b.dir); err != nil || len(names) > 0 {
+			t.Errorf("the directory for checkpoints has %v, %v", names, err)
+		}
+	})
 	for seen := map[string]bool{}; b.podPrefix == ""; {
 		pod := n.RunPod(t, nodetest.HostNetwork)
 		b.pods = append(b.pods, pod)
@@ -176,10 +183,6 @@ func (b *badInput) idCases(method protoreflect.MethodDescriptor) []badCase {
 	if idempotent[method.Name()] {
 		unknown = codes.OK
 	}
-	ambiguous := codes.InvalidArgument
-	if unimplemented[string(method.Name())] {
-		unknown, ambiguous = codes.Unimplemented, codes.Unimplemented
-	}
 	var out []badCase
 	add := func(name, id string, code codes.Code, says string) {
 		out = append(out, badCase{name, b.about(method, field, id), code, says})
@@ -191,9 +194,7 @@ func (b *badInput) idCases(method protoreflect.MethodDescriptor) []badCase {
 	add("id with NUL", "a\x00b", unknown, "")
 	add("id with a newline", "a\nb", unknown, "")
 	add("id that climbs", "../../"+b.running.ID, unknown, "")
-	if ambiguous == codes.InvalidArgument {
-		add("prefix of several ids", prefix, ambiguous, fmt.Sprintf("ambiguous: %q names ", prefix))
-	}
+	add("prefix of several ids", prefix, codes.InvalidArgument, fmt.Sprintf("ambiguous: %q names ", prefix))
 	return out
 }
 
@@ -207,6 +208,10 @@ func (b *badInput) about(method protoreflect.MethodDescriptor, field protoreflec
 		msg = &runtimeapi.ExecRequest{Cmd: []string{"true"}, Stdout: true}
 	case "ExecSync":
 		msg = &runtimeapi.ExecSyncRequest{Cmd: []string{"true"}}
+	case "CheckpointContainer":
+		msg = &runtimeapi.CheckpointContainerRequest{Location: b.dir + "/checkpoint.tar"}
+	case "CheckpointPod":
+		msg = &runtimeapi.CheckpointPodRequest{ContainerIds: []string{b.running.ID}, OutputPath: b.dir}
 	}
 	msg.ProtoReflect().Set(msg.ProtoReflect().Descriptor().Fields().ByName(field.Name()), protoreflect.ValueOfString(id))
 	return msg
