@@ -45,6 +45,7 @@ test_needs() {
     require jq has_cmd jq
     require procps has_cmd ps
     require util-linux has_cmd setpriv
+    require e2fsprogs has_cmd mkfs.ext4
     require strace has_cmd strace
     require crun has_cmd crun
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/state"
 	"github.com/userns-shim/userns-shim/pkg/stats"
 	"github.com/userns-shim/userns-shim/pkg/stream"
+	"github.com/userns-shim/userns-shim/pkg/stream/fdstore"
 )
 
 // daemon is everything that runs, wired together.
@@ -323,6 +324,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		SystemdCgroup: d.node.SystemdCgroup(),
 		CDISpecDirs:   d.cfg.CDISpecDirs,
 		Classes:       classes(ctx, d.cfg),
+		Keeper:        fdstore.FromEnvironment(),
 		MaxLogLine:    d.cfg.MaxContainerLogLineSize,
 	})
 	if err != nil {

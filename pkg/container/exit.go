@@ -122,8 +122,8 @@ func (m *Manager) forgetOOM(id string) {
 	delete(m.oom, id)
 }
 
-// releaseRuntime takes away the task, the mounted root filesystem and the hold on a target's PID
-// namespace, all idempotently.
+// releaseRuntime takes away the task, the mounted root filesystem, the kept output and the hold on a
+// target's PID namespace, all idempotently.
 func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
 	_, err := m.opts.Tasks.DeleteTask(ctx, rec.group(), rec.ID)
 	if isNotFound(err) {
@@ -132,6 +132,7 @@ func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
 	if err != nil {
 		err = fmt.Errorf("delete task: %w", err)
 	}
+	m.releaseOutput(ctx, rec.ID)
 	paths := m.Paths(rec.ID)
 	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, paths.Rootfs), m.unmountVolumes(ctx, rec), m.opts.PIDPins.UnpinPID(paths.PIDNamespace))
 }

@@ -112,6 +112,8 @@ type Options struct {
 	Classes *qosclass.Classes
 	// RestoreImages lets images that hold a checkpoint be run; see Restore.
 	RestoreImages bool
+	// Keeper, where it is set, holds the output of containers while the daemon is down.
+	Keeper FIFOKeeper
 	// MaxLogLine splits longer lines of output, in bytes.
 	MaxLogLine int
 }

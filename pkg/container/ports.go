@@ -187,3 +187,10 @@ type Diffs interface {
 	// ReadLayers passes on each layer of an image, uncompressed.
 	ReadLayers(ctx context.Context, imageID string, each func(layer io.Reader) error) error
 }
+
+// FIFOKeeper keeps FIFOs open beyond the daemon's life. Names are ids of containers; keeping and
+// releasing are idempotent.
+type FIFOKeeper interface {
+	Keep(name string, paths ...string) error
+	Release(name string) error
+}

@@ -120,7 +120,11 @@ func (m *Manager) openIO(ctx context.Context, sb sandbox.Record, rec Record) (*s
 	if rec.LogPath != "" {
 		opts.Log = crilog.Options{Dir: sb.Spec.LogDirectory, Path: rec.Spec.LogPath, MaxLineBytes: m.opts.MaxLogLine}
 	}
-	return stream.Open(ctx, opts)
+	io, err := stream.Open(ctx, opts)
+	if err == nil {
+		m.keepOutput(ctx, rec.ID, io.Paths())
+	}
+	return io, err
 }
 
 func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io *stream.ContainerIO) (uint32, error) {
