@@ -130,7 +130,7 @@ e2e: build tools $(CRIU) require-root | test-deps ## the real thing end to end
 	@hack/tier.sh e2e
 
 .PHONY: e2e-vm
-e2e-vm: build tools require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
+e2e-vm: build tools $(CRIU) require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
 	@hack/tier.sh e2e-vm
 

@@ -44,7 +44,7 @@ find "$work/root/$(dirname "$linker")" -maxdepth 1 -name '*.so*' -exec cp -a {} 
 cat >"$dir/criu" <<EOF
 #!/bin/sh
 # CRIU of Debian $suite with its own libraries, made by hack/tools/criu.sh.
-root=$dir/criu-root
+root=\$(dirname "\$(readlink -f "\$0")")/criu-root
 exec "\$root/$linker" --library-path "\$root/$(dirname "$linker")" "\$root/criu" "\$@"
 EOF
 chmod 755 "$dir/criu"

@@ -8,17 +8,19 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 )
 
 // recoverCheckpoints thaws containers whose checkpoint did not come to its end, and removes what is left of
-// it; and unpacked checkpoints of containers that were never made.
+// it; and unpacked checkpoints of containers that were never made. A shim thaws nothing while CRIU still writes:
+// an error that wraps errdefs.ErrUnavailable says that this has not ended yet.
 func (m *Manager) recoverCheckpoints(ctx context.Context) error {
 	begun, err := names(filepath.Join(m.opts.RootDir, "checkpoints"))
 	errs := []error{err}
 	for _, id := range begun {
 		if err := m.thaw(ctx, id); err != nil {
-			errs = append(errs, fmt.Errorf("recover checkpoint: %w", err))
+			errs = append(errs, fmt.Errorf("recover checkpoint: %w: %w", errdefs.ErrUnavailable, err))
 			continue
 		}
 		klog.FromContext(ctx).Info("Checkpoint was not finished; its container runs on", "container", id)

@@ -16,11 +16,15 @@ import (
 // It goes on after an error, which names the container; an error that wraps errdefs.ErrUnavailable means that containerd does not answer
 // and that Recover has to be called again.
 func (m *Manager) Recover(ctx context.Context) error {
+	// Before anything is asked for: containerd does not list a task that CRIU is still writing down.
+	if err := m.recoverCheckpoints(ctx); err != nil {
+		return fmt.Errorf("recover containers: %w", err)
+	}
 	tasks, err := m.opts.Inspector.ListTasks(ctx)
 	if err != nil {
 		return fmt.Errorf("recover containers: %w", err)
 	}
-	errs := []error{m.recoverCheckpoints(ctx)}
+	var errs []error
 	for _, rec := range m.table.All() {
 		if err := m.recover(ctx, rec, tasks); err != nil {
 			errs = append(errs, fmt.Errorf("recover container %s: %w", rec.ID, err))

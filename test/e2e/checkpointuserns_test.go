@@ -13,8 +13,8 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
-// canReadLimits says whether this node has CAP_SYS_RESOURCE, without which the kernel tells nobody the
-// limits of processes in a user namespace that somebody else owns (prlimit), and CRIU needs them.
+// canReadLimits says whether this node has CAP_SYS_RESOURCE, without which the kernel tells CRIU neither the
+// limits of another user's processes (prlimit), nor of those in a user namespace that another user owns.
 func canReadLimits(t *testing.T) bool {
 	t.Helper()
 	caps, err := capability.NewPid2(0)

@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+)
+
+// slowCRIU makes a directory of programs for containerd in which criu is a script that tells by the file
+// dumping that it runs, waits, and is the real one then.
+func slowCRIU(t *testing.T, wait string) (dir, dumping string) {
+	t.Helper()
+	tools := nodetest.Tools(t)
+	dir = t.TempDir()
+	dumping = filepath.Join(dir, "dumping")
+	script := "#!/bin/sh\necho > " + dumping + "\nsleep " + wait + "\nexec " + tools.Path("criu") + ` "$@"` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "criu"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir + ":" + string(tools) + ":/usr/sbin:/usr/bin:/sbin:/bin", dumping
+}
+
+// TestCheckpointDeadline holds that a container runs on, and that nothing is left, when the time is over before
+// CRIU is done.
+func TestCheckpointDeadline(t *testing.T) {
+	requireCRIU(t)
+	t.Parallel()
+	path, _ := slowCRIU(t, "2")
+	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: path}})
+	pod := n.RunPod(t, nodetest.HostUsers)
+	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
+	awaitNumber(t, c, 3)
+	location, err := checkpointTo(t, n, c, 1)
+	wantError(t, err, codes.DeadlineExceeded, c.ID)
+	wantEmpty(t, filepath.Dir(location))
+	wantEmpty(t, filepath.Join(n.Daemon.Root, "checkpoints"))
+	awaitNumber(t, c, lastNumber(t, c)+5)
+}
+
+func wantEmpty(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left in %s, %v", left, dir, err)
+	}
+}
+
+// TestKilledDuringACheckpoint kills userns-shim while a container is frozen.
+func TestKilledDuringACheckpoint(t *testing.T) {
+	requireCRIU(t)
+	t.Parallel()
+	path, dumping := slowCRIU(t, "1")
+	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: path}})
+	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
+	awaitNumber(t, c, 3)
+	location := filepath.Join(volume(t, n), "c.tar")
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.Runtime.CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{ContainerId: c.ID, Location: location})
+		done <- err
+	}()
+	awaitFile(t, dumping)
+	if err := n.Daemon.Kill9(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Fatal("the checkpoint came to its end")
+	}
+	before := lastNumber(t, c)
+	if err := n.Daemon.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitNumber(t, c, before+5)
+	wantEmpty(t, filepath.Join(n.Daemon.Root, "checkpoints"))
+	wantEmpty(t, filepath.Dir(location))
+	if _, err := checkpointTo(t, n, c, 0); err != nil {
+		t.Errorf("a checkpoint after that: %v", err)
+	}
+}
+
+// TestCheckpointWithARuntimeThatCannot has a handler whose OCI runtime does not know checkpoints.
+func TestCheckpointWithARuntimeThatCannot(t *testing.T) {
+	t.Parallel()
+	tools := nodetest.Tools(t)
+	plain := filepath.Join(t.TempDir(), "plain")
+	script := "#!/bin/sh\n[ \"$1\" = features ] && exec echo '{\"ociVersionMin\":\"1.0.0\",\"ociVersionMax\":\"1.2.0\"}'\nexec " + tools.Path("runc") + ` "$@"` + "\n"
+	if err := os.WriteFile(plain, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Handlers: "  plain: {runtime: io.containerd.runc.v2, binaryName: " + plain + "}"}})
+	pod := n.RunPod(t, nodetest.HostUsers, nodetest.Handler("plain"))
+	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
+	_, err := checkpointTo(t, n, c, 0)
+	wantError(t, err, codes.FailedPrecondition, "OCI runtime plain does not support it")
+	wantError(t, checkpointPod(t, n, pod, volume(t, n), c), codes.FailedPrecondition, "OCI runtime plain")
+}
+
+// TestCheckpointOfATerminalAndASharedPIDNamespace restores what is unlike other containers.
+func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
+	requireCRIU(t)
+	n := sharedNode(t)
+	shared := func(req *runtimeapi.RunPodSandboxRequest) {
+		nodetest.HostUsers(req)
+		podNamespaces(req).Pid = runtimeapi.NamespaceMode_POD
+	}
+	for name, c := range map[string]struct {
+		pod nodetest.PodOption
+		opt nodetest.ContainerOption
+	}{
+		"terminal":  {nodetest.HostUsers, func(c *runtimeapi.ContainerConfig) { c.Tty = true }},
+		"stdin":     {nodetest.HostUsers, func(c *runtimeapi.ContainerConfig) { c.Stdin = true }},
+		"read-only": {nodetest.HostUsers, func(c *runtimeapi.ContainerConfig) { c.Linux.SecurityContext.ReadonlyRootfs = true }},
+		"user":      {nodetest.HostUsers, nodetest.User(1000, 1000)},
+		"pid":       {shared, func(*runtimeapi.ContainerConfig) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := n.RunPod(t, c.pod)
+			was := pod.Run(t, n.Image(t, labimage.Demo), c.opt, nodetest.Shell("i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"))
+			awaitNumber(t, was, 3)
+			archive, err := checkpointTo(t, n, was, 0)
+			if name == "user" && !canReadLimits(t) {
+				wantError(t, err, codes.FailedPrecondition, "CRIU cannot", "rlimit", was.ID)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := lastNumber(t, was)
+			pod.Remove(t)
+			restored := n.RunPod(t, c.pod).Run(t, archive, c.opt)
+			awaitNumber(t, restored, last+5)
+			if first := number(restored.Log(t)[0]); first < 3 || first > last+1 {
+				t.Errorf("it goes on with %d, the checkpoint was between 3 and %d", first, last)
+			}
+			restored.Exec(t, "true")
+		})
+	}
+}
