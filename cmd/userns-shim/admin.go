@@ -1,14 +1,21 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
 // poolView shows the id pool to the operator's commands, with the names of pods.
 type poolView struct {
+	db        *state.DB
 	pool      *idpool.Pool
 	sandboxes *sandbox.Manager
 }
@@ -19,9 +26,9 @@ var _ admin.Pool = poolView{}
 func (v poolView) Status() admin.PoolStatus {
 	stats := v.pool.Stats()
 	return admin.PoolStatus{Segments: []admin.Segment{
-		segment(idpool.SegmentPool, stats.Pool),
-		segment(idpool.SegmentKubelet, stats.Kubelet),
-		segment(idpool.SegmentExternal, stats.External),
+		v.segment(idpool.SegmentPool, stats.Pool),
+		v.segment(idpool.SegmentKubelet, stats.Kubelet),
+		v.segment(idpool.SegmentExternal, stats.External),
 	}}
 }
 
@@ -50,9 +57,14 @@ func (d *daemon) poolStats() metrics.PoolStats {
 	return out
 }
 
-func segment(name idpool.Segment, s idpool.SegmentStats) admin.Segment {
+func (v poolView) segment(name idpool.Segment, s idpool.SegmentStats) admin.Segment {
+	var extents []admin.Extent
+	for _, r := range v.pool.Extents(name) {
+		extents = append(extents, admin.Extent(r))
+	}
 	return admin.Segment{
 		Name:           string(name),
+		Extents:        extents,
 		Capacity:       s.Capacity,
 		Free:           s.Free,
 		Allocated:      s.Allocated,
@@ -84,7 +96,52 @@ func (v poolView) Ranges() []admin.Range {
 			Sandboxes:    a.Sandboxes,
 			Reservation:  a.Reservation,
 			Since:        a.Since,
+			Traces:       traces(a.Traces),
 		})
 	}
 	return out
+}
+
+func traces(t idpool.Trace) []string {
+	if t == 0 {
+		return nil
+	}
+	return strings.Split(t.String(), ",")
+}
+
+// reservationName is what a shell takes as one word, and no range.
+var reservationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// Reserve implements admin.Pool.
+func (v poolView) Reserve(r admin.Reservation) error {
+	if !reservationName.MatchString(r.Name) {
+		return admin.Refuse(admin.ErrInvalid, fmt.Errorf("reservation name %q: want up to 63 letters, digits, dots, dashes and underscores", r.Name))
+	}
+	return v.update(func(b idpool.Bucket) error {
+		return v.pool.Reserve(b, r.Name, idpool.Range{Start: r.Start, Length: r.Length})
+	})
+}
+
+// Release implements admin.Pool.
+func (v poolView) Release(r admin.Release) error {
+	return v.update(func(b idpool.Bucket) error {
+		if r.Name != "" {
+			return v.pool.Unreserve(b, r.Name)
+		}
+		return v.pool.Discard(b, idpool.Range{Start: r.Start, Length: r.Length}, r.Force)
+	})
+}
+
+// update changes the pool, and gives errors their kinds for the client.
+func (v poolView) update(change func(idpool.Bucket) error) error {
+	err := v.db.Update(func(tx *state.Tx) error { return change(tx.Raw(sandbox.PoolBucket)) })
+	for from, to := range map[error]error{
+		idpool.ErrInvalid: admin.ErrInvalid, idpool.ErrNotFound: admin.ErrNotFound,
+		idpool.ErrConflict: admin.ErrConflict, idpool.ErrInUse: admin.ErrConflict,
+	} {
+		if errors.Is(err, from) {
+			return admin.Refuse(to, err)
+		}
+	}
+	return err
 }

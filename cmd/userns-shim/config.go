@@ -15,7 +15,7 @@ func configCommand() *cobra.Command {
 		Use:     "default",
 		Short:   "Print the default configuration as YAML",
 		Example: "  userns-shim config default > /etc/userns-shim/config.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			data, err := config.Default().Marshal()
 			if err != nil {

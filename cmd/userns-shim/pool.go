@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/config"
@@ -23,29 +26,42 @@ func poolCommand() *cobra.Command {
 	var f poolFlags
 	cmd := &cobra.Command{
 		Use:   "pool",
-		Short: "Look at the node's pool of host ids",
-		Long:  "Look at the node's pool of host ids, by asking the userns-shim that runs on this node.",
+		Short: "Look at the node's pool of host ids, and change it",
+		Long: `Look at the node's pool of host ids, and change it, by asking the userns-shim that runs
+on this node through a socket that only root can open.
+
+Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 the
+command line is wrong.`,
 	}
 	cmd.PersistentFlags().StringVar(&f.state, "state", config.Default().State, "state `directory` of the running userns-shim")
-	cmd.PersistentFlags().StringVarP(&f.output, "output", "o", "text", "`format`: text or json")
+	cmd.PersistentFlags().StringVarP(&f.output, "output", "o", "text", "`format`: text, json or yaml")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if f.output != "text" && f.output != "json" {
-			return usageError{fmt.Errorf("output format %q: want text or json", f.output)}
+		if !slices.Contains([]string{"text", "json", "yaml"}, f.output) {
+			return usageError{fmt.Errorf("output format %q: want text, json or yaml", f.output)}
 		}
 		return nil
 	}
-	cmd.AddCommand(poolStatusCommand(&f), poolListCommand(&f))
+	cmd.AddCommand(poolStatusCommand(&f), poolListCommand(&f), poolWhoCommand(&f), poolReserveCommand(&f), poolReleaseCommand(&f),
+		poolExportCommand(&f))
 	return cmd
 }
 
 func (f *poolFlags) client() *admin.Client { return admin.NewClient(admin.SocketPath(f.state)) }
 
-// print writes v as JSON, or as the table that text draws.
+// print writes v as JSON or YAML, or as the table that text draws.
 func (f *poolFlags) print(w io.Writer, v any, text func(*tabwriter.Writer)) error {
-	if f.output == "json" {
+	switch f.output {
+	case "json":
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
+	case "yaml":
+		out, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(out)
+		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	text(table)
@@ -58,20 +74,38 @@ func poolStatusCommand(f *poolFlags) *cobra.Command {
 		Short: "Count the pool's ranges of 65,536 ids",
 		Example: `  userns-shim pool status
   userns-shim pool status -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := f.client().PoolStatus(cmd.Context())
 			if err != nil {
 				return err
 			}
 			return f.print(cmd.OutOrStdout(), status, func(t *tabwriter.Writer) {
-				fmt.Fprintln(t, "SEGMENT\tCAPACITY\tFREE\tALLOCATED\tQUARANTINED\tRESERVED")
+				fmt.Fprintln(t, "SEGMENT\tCAPACITY\tFREE\tALLOCATED\tQUARANTINED\tRESERVED\tIN USE")
 				for _, s := range status.Segments {
-					fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\n", s.Name, s.Capacity, s.Free, s.Allocated, s.Quarantined, s.Reserved)
+					fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Name, s.Capacity, s.Free, s.Allocated, s.Quarantined, s.Reserved, bar(s))
 				}
 			})
 		},
 	}
+}
+
+// barWidth is that of a bar, in characters.
+const barWidth = 20
+
+// bar shows how much of a segment is not free: at least one mark when anything is, and all of them only when
+// nothing is left.
+func bar(s admin.Segment) string {
+	if s.Capacity == 0 {
+		return "-"
+	}
+	used := s.Capacity - s.Free
+	marks := used * barWidth / s.Capacity
+	if used > 0 && marks == 0 {
+		marks = 1
+	}
+	percent := float64(used) * 100 / float64(s.Capacity)
+	return fmt.Sprintf("[%s%s] %.1f%%", strings.Repeat("#", marks), strings.Repeat(".", barWidth-marks), percent)
 }
 
 func poolListCommand(f *poolFlags) *cobra.Command {
@@ -81,7 +115,7 @@ func poolListCommand(f *poolFlags) *cobra.Command {
 		Short:   "List every range that is not free, with its pod",
 		Example: `  userns-shim pool list
   userns-shim pool list -o json | jq -r '.[] | select(.state == "allocated") | .podName'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := f.client().PoolRanges(cmd.Context())
 			if err != nil {

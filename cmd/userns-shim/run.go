@@ -67,7 +67,7 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		return errors.Join(err, listener.Close(), adminListener.Close())
 	}
 	group.Go(func() error {
-		return admin.Serve(ctx, adminListener, poolView{pool: d.pool, sandboxes: d.sandboxes})
+		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes})
 	})
 	group.Go(func() error {
 		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run(ctx)

@@ -57,7 +57,7 @@ Exit code: 0 no check failed, 1 a check failed, 2 wrong usage.`,
   # The checks that failed, for a script:
   userns-shim selftest -o json | jq '.checks[] | select(.ok or .skipped | not)'`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
+			if err := noArgs(cmd, args); err != nil {
 				return usageError{err}
 			}
 			return nil
@@ -128,13 +128,13 @@ func selftestInsideCommand() *cobra.Command {
 		&cobra.Command{
 			Use:   inside.CommandWait + " TOKEN",
 			Short: "Wait for SIGTERM",
-			Args:  cobra.ExactArgs(1),
+			Args:  exactArgs(1),
 			Run:   func(cmd *cobra.Command, _ []string) { <-cmd.Context().Done() },
 		},
 		&cobra.Command{
 			Use:   inside.CommandLook + " FILE WITNESS PID",
 			Short: "Look around and tell as JSON",
-			Args:  cobra.ExactArgs(3),
+			Args:  exactArgs(3),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				pid, err := strconv.Atoi(args[2])
 				if err != nil {

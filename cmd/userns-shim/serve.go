@@ -40,7 +40,7 @@ userns-shim ends, and it finds them again at its next start.`,
 
   # Then point kubelet at it:
   kubelet --container-runtime-endpoint=unix:///run/userns-shim/userns-shim.sock ...`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := f.load(cmd.Flags())
 			if err != nil {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,8 +41,30 @@ func (c *Client) PoolRanges(ctx context.Context) ([]Range, error) {
 	return get[[]Range](ctx, c, "/v1/pool/ranges")
 }
 
-func get[T any](ctx context.Context, c *Client, path string) (body T, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://userns-shim"+path, nil)
+// Reserve keeps a range from every pod that does not name it.
+func (c *Client) Reserve(ctx context.Context, r Reservation) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/pool/reservations", r)
+	return err
+}
+
+// Release gives up a reservation, or a range in quarantine.
+func (c *Client) Release(ctx context.Context, r Release) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/pool/release", r)
+	return err
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	return call[T](ctx, c, http.MethodGet, path, nil)
+}
+
+// call sends a request, with a JSON body unless that is nil, and decodes the answer. What the daemon
+// refuses is an error with its words, ErrInvalid, ErrNotFound or ErrConflict.
+func call[T any](ctx context.Context, c *Client, method, path string, request any) (body T, err error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return body, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://userns-shim"+path, bytes.NewReader(text))
 	if err != nil {
 		return body, err
 	}
@@ -51,16 +74,24 @@ func get[T any](ctx context.Context, c *Client, path string) (body T, err error)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		var f failure
-		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil {
-			return body, fmt.Errorf("ask userns-shim for %s: %s", path, resp.Status)
-		}
-		return body, fmt.Errorf("ask userns-shim for %s: %s", path, f.Error)
+		return body, refusal(path, resp)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 		return body, fmt.Errorf("read answer of userns-shim to %s: %w", path, err)
 	}
 	return body, nil
+}
+
+func refusal(path string, resp *http.Response) error {
+	var f failure
+	if err := json.NewDecoder(resp.Body).Decode(&f); err != nil {
+		return fmt.Errorf("ask userns-shim for %s: %s", path, resp.Status)
+	}
+	kinds := map[int]error{http.StatusBadRequest: ErrInvalid, http.StatusNotFound: ErrNotFound, http.StatusConflict: ErrConflict}
+	if kind := kinds[resp.StatusCode]; kind != nil {
+		return refused{f.Error, kind}
+	}
+	return fmt.Errorf("ask userns-shim for %s: %s", path, f.Error)
 }
 
 // explain says what can be done about a daemon that cannot be reached.

@@ -1,10 +1,21 @@
 package admin
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// Extent is a run of host ids.
+type Extent struct {
+	Start  uint32 `json:"start"`
+	Length uint32 `json:"length"`
+}
 
 // Segment is one part of the pool. Counts are of ranges of 65,536 ids.
 type Segment struct {
 	Name string `json:"name"` // "kubelet", "pool" or "external"
+	// Extents are what the segment draws from.
+	Extents []Extent `json:"extents,omitempty"`
 	// Capacity is the sum of the next four; it is 0 for external, which has no extents.
 	Capacity    int `json:"capacity"`
 	Free        int `json:"free"`
@@ -36,9 +47,46 @@ type Range struct {
 	Sandboxes    []string  `json:"sandboxes,omitempty"`
 	Reservation  string    `json:"reservation,omitempty"`
 	Since        time.Time `json:"since"` // when the state began
+	// Traces are what keeps a quarantined range back apart from its age: namespace, credentials, layers, unknown.
+	Traces []string `json:"traces,omitempty"`
 }
+
+// Reservation is the body of POST /v1/pool/reservations.
+type Reservation struct {
+	Name   string `json:"name"`
+	Start  uint32 `json:"start"`
+	Length uint32 `json:"length"`
+}
+
+// Release is the body of POST /v1/pool/release: a reservation by its name, or else a resting range.
+type Release struct {
+	Name   string `json:"name,omitempty"`
+	Start  uint32 `json:"start,omitempty"`
+	Length uint32 `json:"length,omitempty"`
+	// Force releases a resting range although traces are left.
+	Force bool `json:"force,omitempty"`
+}
+
+// Errors of a Pool that have a status of their own; anything else is the daemon's failure.
+var (
+	ErrInvalid  = errors.New("invalid request")
+	ErrNotFound = errors.New("not found")
+	ErrConflict = errors.New("in use")
+)
 
 // failure is the body of every answer that is not 200.
 type failure struct {
 	Error string `json:"error"`
 }
+
+// refused is an error in somebody's words, of one of the kinds above.
+type refused struct {
+	text string
+	kind error
+}
+
+func (e refused) Error() string { return e.text }
+func (e refused) Unwrap() error { return e.kind }
+
+// Refuse gives an error one of the kinds above, and keeps its words.
+func Refuse(kind, err error) error { return refused{err.Error(), kind} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -15,6 +16,8 @@ import (
 type Pool interface {
 	Status() PoolStatus
 	Ranges() []Range
+	Reserve(Reservation) error
+	Release(Release) error
 }
 
 // readTimeout bounds a request's headers; they come from a command on the same machine.
@@ -43,10 +46,40 @@ func handler(pool Pool) http.Handler {
 	mux.HandleFunc("GET /v1/pool/ranges", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, http.StatusOK, pool.Ranges())
 	})
+	mux.HandleFunc("POST /v1/pool/reservations", func(w http.ResponseWriter, r *http.Request) { act(w, r, pool.Reserve) })
+	mux.HandleFunc("POST /v1/pool/release", func(w http.ResponseWriter, r *http.Request) { act(w, r, pool.Release) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, http.StatusNotFound, failure{"this version of userns-shim does not know " + r.Method + " " + r.URL.Path})
 	})
 	return mux
+}
+
+// maxBody bounds a request's body in bytes.
+const maxBody = 64 << 10
+
+// act decodes a request, does it, and answers with nothing or why not.
+func act[T any](w http.ResponseWriter, r *http.Request, do func(T) error) {
+	var request T
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(&request)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	} else {
+		err = do(request)
+	}
+	switch {
+	case err == nil:
+		reply(w, r, http.StatusOK, struct{}{})
+	case errors.Is(err, ErrInvalid):
+		reply(w, r, http.StatusBadRequest, failure{err.Error()})
+	case errors.Is(err, ErrNotFound):
+		reply(w, r, http.StatusNotFound, failure{err.Error()})
+	case errors.Is(err, ErrConflict):
+		reply(w, r, http.StatusConflict, failure{err.Error()})
+	default:
+		reply(w, r, http.StatusInternalServerError, failure{err.Error()})
+	}
 }
 
 func reply(w http.ResponseWriter, r *http.Request, code int, body any) {

@@ -132,6 +132,17 @@ func (p *Pool) Holder(id uint32) (Allocation, bool) {
 	return p.tellLocked(p.table.at(id))
 }
 
+// Extents returns what the segment draws from, merged; none for SegmentExternal.
+func (p *Pool) Extents(segment Segment) []Range {
+	switch segment {
+	case SegmentPool:
+		return slices.Clone(p.table.extents)
+	case SegmentKubelet:
+		return slices.Clone(p.table.kubelet)
+	}
+	return nil
+}
+
 // List returns all entries, ordered by their first id.
 func (p *Pool) List() []Allocation {
 	entries := p.entries()

@@ -80,3 +80,30 @@ func (p *Pool) Unreserve(b Bucket, name string) error {
 	}
 	return nil
 }
+
+// Discard takes the range r out of quarantine before its time. With force it does so although traces of it are left,
+// whose owners share ids with the next pod that gets the range.
+//
+// Errors: ErrNotFound (no entry is r), ErrInUse (it is no resting range, or traces are
+// left and force is false), and those of b.
+func (p *Pool) Discard(b Bucket, r Range, force bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.table.at(r.Start)
+	switch {
+	case e == nil || e.Range != r:
+		return fmt.Errorf("discard range %s: %w", r, ErrNotFound)
+	case e.State != StateQuarantined:
+		return fmt.Errorf("discard range %s, which is %s: %w", r, e.State, ErrInUse)
+	}
+	if traces := p.traces(e); traces != 0 && !force {
+		return fmt.Errorf("discard range %s with traces: %s: %w", r, traces, ErrInUse)
+	}
+	pl := newPlan()
+	pl.drop = []*entry{e}
+	pl.count.EarlyReleases = p.young(pl.drop)
+	if err := p.applyLocked(b, pl); err != nil {
+		return fmt.Errorf("discard range %s: %w", r, err)
+	}
+	return nil
+}

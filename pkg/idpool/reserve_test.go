@@ -118,3 +118,35 @@ func TestJoinIsTheOnlyWayToShare(t *testing.T) {
 		t.Errorf("the host's ids to a pod: %v", err)
 	}
 }
+
+func (n *testNode) discard(r Range, force bool) error {
+	return n.db.update(func(b *fakeTx) error { return n.Discard(b, r, force) })
+}
+
+func TestDiscardTakesOnlyRestingRanges(t *testing.T) {
+	n := newNode(t, small(2))
+	r := n.mustAcquire("pod", "sandbox", Unit)
+	for force := range map[bool]bool{false: true, true: true} {
+		if err := n.discard(r, force); !errors.Is(err, ErrInUse) {
+			t.Errorf("of a pod's range, force %t: %v, want ErrInUse", force, err)
+		}
+		if err := n.discard(unit(1), force); !errors.Is(err, ErrNotFound) {
+			t.Errorf("of a free range, force %t: %v, want ErrNotFound", force, err)
+		}
+	}
+	n.release("sandbox")
+	if err := n.discard(Range{r.Start, 1}, true); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of a part of a range: %v, want ErrNotFound", err)
+	}
+	n.witness[r] = TraceCredentials
+	if err := n.discard(r, false); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "credentials") {
+		t.Errorf("of a range with traces: %v, want ErrInUse that names them", err)
+	}
+	if err := n.discard(r, true); err != nil {
+		t.Errorf("by force: %v", err)
+	}
+	n.reload()
+	if list := n.List(); len(list) != 0 {
+		t.Errorf("left: %v", list)
+	}
+}

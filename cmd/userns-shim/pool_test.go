@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/userns-shim/userns-shim/internal/admin"
+)
+
+func TestHostIDs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t) // who runs the test
+	own := []hostID{{st.Uid, "uid"}, {st.Gid, "gid"}}
+	for arg, want := range map[string][]hostID{
+		"2113798144":                       {{2113798144, "id"}},
+		"0":                                {{0, "id"}},
+		file:                               own,
+		"pid:" + strconv.Itoa(os.Getpid()): own,
+	} {
+		if got, err := hostIDs(arg); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v, want %v", arg, got, err, want)
+		}
+	}
+	for _, arg := range []string{"", "x", "-1", "4294967296", "pid:", "pid:-1", "pid:x"} {
+		var usage usageError
+		if got, err := hostIDs(arg); !errors.As(err, &usage) {
+			t.Errorf("%q: %v, %v, want a usage error", arg, got, err)
+		}
+	}
+	for _, arg := range []string{"/no/such/file", "pid:2147483647"} {
+		if got, err := hostIDs(arg); err == nil {
+			t.Errorf("%q: %v and no error", arg, got)
+		}
+	}
+}
+
+func TestWho(t *testing.T) {
+	ranges := []admin.Range{{Start: 65536, Length: 65536}, {Start: 0xFFFF0000, Length: 0xFFFF}}
+	answers, known := who([]hostID{{65535, "uid"}, {65536, "uid"}, {131071, "gid"}, {131072, "gid"}, {0xFFFFFFFE, "id"}}, ranges)
+	var inside []uint32
+	for _, a := range answers {
+		if a.Range != nil {
+			inside = append(inside, a.InsideID)
+		}
+	}
+	if !known || !slices.Equal(inside, []uint32{0, 65535, 65534}) {
+		t.Errorf("answers %+v, known %t", answers, known)
+	}
+	if _, known := who([]hostID{{65535, "uid"}}, ranges); known {
+		t.Error("an id of the host is known")
+	}
+}
+
+func TestBar(t *testing.T) {
+	for want, s := range map[string]admin.Segment{
+		"-":                             {},
+		"[....................] 0.0%":   {Capacity: 10, Free: 10},
+		"[#...................] 0.1%":   {Capacity: 1000, Free: 999},
+		"[##########..........] 50.0%":  {Capacity: 10, Free: 5},
+		"[###################.] 99.9%":  {Capacity: 1000, Free: 1},
+		"[####################] 100.0%": {Capacity: 10},
+	} {
+		if got := bar(s); got != want {
+			t.Errorf("%+v gives %s, want %s", s, got, want)
+		}
+	}
+}

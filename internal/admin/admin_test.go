@@ -1,0 +1,120 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fakePool answers what a test says and notes what it was asked.
+type fakePool struct {
+	status   PoolStatus
+	ranges   []Range
+	err      error
+	reserved []Reservation
+	released []Release
+}
+
+func (p *fakePool) Status() PoolStatus { return p.status }
+func (p *fakePool) Ranges() []Range    { return p.ranges }
+
+func (p *fakePool) Reserve(r Reservation) error {
+	p.reserved = append(p.reserved, r)
+	return p.err
+}
+
+func (p *fakePool) Release(r Release) error {
+	p.released = append(p.released, r)
+	return p.err
+}
+
+// serve returns a client of a server for the pool.
+func serve(t *testing.T, pool Pool) *Client {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(ctx, listener, pool) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return NewClient(socket)
+}
+
+func TestClientGetsWhatThePoolSays(t *testing.T) {
+	pool := &fakePool{
+		status: PoolStatus{Segments: []Segment{{Name: "pool", Extents: []Extent{{Start: 65536, Length: 131072}}, Capacity: 2, Free: 1, Allocated: 1}}},
+		ranges: []Range{{Start: 65536, Length: 65536, State: "quarantined", Pod: "uid", Traces: []string{"layers"}, Since: time.Unix(1, 0).UTC()}},
+	}
+	c := serve(t, pool)
+	if got, err := c.PoolStatus(t.Context()); err != nil || !reflect.DeepEqual(got, pool.status) {
+		t.Errorf("status %+v, %v", got, err)
+	}
+	if got, err := c.PoolRanges(t.Context()); err != nil || !reflect.DeepEqual(got, pool.ranges) {
+		t.Errorf("ranges %+v, %v", got, err)
+	}
+	reservation, release := Reservation{Name: "n", Start: 1, Length: 2}, Release{Start: 3, Length: 4, Force: true}
+	if err := errors.Join(c.Reserve(t.Context(), reservation), c.Release(t.Context(), release)); err != nil {
+		t.Fatal(err)
+	}
+	if len(pool.reserved) != 1 || pool.reserved[0] != reservation || len(pool.released) != 1 || pool.released[0] != release {
+		t.Errorf("the pool was asked for %+v and %+v", pool.reserved, pool.released)
+	}
+}
+
+func TestClientTellsRefusalsApart(t *testing.T) {
+	for _, kind := range []error{ErrInvalid, ErrNotFound, ErrConflict} {
+		c := serve(t, &fakePool{err: Refuse(kind, errors.New("because of the weather"))})
+		if err := c.Reserve(t.Context(), Reservation{}); !errors.Is(err, kind) || err.Error() != "because of the weather" {
+			t.Errorf("%v came as %v", kind, err)
+		}
+	}
+	c := serve(t, &fakePool{err: errors.New("disk")})
+	if err := c.Release(t.Context(), Release{}); err == nil || !strings.Contains(err.Error(), "disk") {
+		t.Errorf("the daemon's own failure came as %v", err)
+	}
+}
+
+func TestServerRefusesWhatItDoesNotKnow(t *testing.T) {
+	pool := &fakePool{}
+	c := serve(t, pool)
+	for name, send := range map[string]func() error{
+		"path": func() error { _, err := get[PoolStatus](t.Context(), c, "/v9/pool"); return err },
+		"field": func() error {
+			_, err := call[struct{}](t.Context(), c, http.MethodPost, "/v1/pool/release", map[string]int{"nmae": 1})
+			return err
+		},
+		"type": func() error {
+			_, err := call[struct{}](t.Context(), c, http.MethodPost, "/v1/pool/release", []int{1})
+			return err
+		},
+		"size": func() error {
+			_, err := call[struct{}](t.Context(), c, http.MethodPost, "/v1/pool/release", Release{Name: strings.Repeat("x", maxBody)})
+			return err
+		},
+	} {
+		if err := send(); err == nil || len(pool.released) != 0 {
+			t.Errorf("%s: error %v, the pool was asked for %v", name, err, pool.released)
+		}
+	}
+}
+
+func TestClientWithoutADaemonSaysWhatToDo(t *testing.T) {
+	c := NewClient(filepath.Join(t.TempDir(), "none"))
+	if _, err := c.PoolStatus(t.Context()); err == nil || !strings.Contains(err.Error(), "start it") {
+		t.Errorf("error %v", err)
+	}
+}
