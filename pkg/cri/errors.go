@@ -57,6 +57,7 @@ var sentinels = []struct {
 	{network.ErrInvalid, codes.InvalidArgument},
 	{crilog.ErrBadPath, codes.InvalidArgument},
 	{crilog.ErrNotRegular, codes.FailedPrecondition},
+	{crilog.ErrClosed, codes.FailedPrecondition},
 	{cdidev.ErrNotFound, codes.NotFound},
 	{ocispec.ErrInvalid, codes.InvalidArgument},
 	{ocispec.ErrUserNotFound, codes.InvalidArgument},
