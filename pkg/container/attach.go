@@ -41,10 +41,11 @@ func (m *Manager) Running(id string) (Record, error) {
 // Exec runs a command in a running container for a client and returns its exit code. A client
 // that goes away does not end the command, as on other runtimes.
 func (m *Manager) Exec(ctx context.Context, id string, cmd []string, streams stream.Streams) (int32, error) {
-	rec, err := m.Running(id)
+	rec, end, err := m.beginExec(id)
 	if err != nil {
 		return 0, err
 	}
+	defer end()
 	execID := state.NewID()
 	io, err := stream.OpenExec(ctx, stream.ExecOptions{Dir: m.Paths(rec.ID).IO, ID: execID, Streams: streams})
 	if err != nil {

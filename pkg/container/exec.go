@@ -26,10 +26,11 @@ const execDrainTimeout = 2 * time.Second
 // ExecSync runs a command in a running container and waits for it. After timeout, where it is
 // not zero, the command is killed and the error wraps context.DeadlineExceeded.
 func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (Output, error) {
-	rec, err := m.Running(id)
+	rec, end, err := m.beginExec(id)
 	if err != nil {
 		return Output{}, err
 	}
+	defer end()
 	execID := state.NewID()
 	capture, err := stream.OpenCapture(ctx, stream.CaptureOptions{Dir: m.Paths(rec.ID).IO, ID: execID})
 	if err != nil {

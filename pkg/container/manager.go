@@ -129,6 +129,8 @@ type Manager struct {
 	end      context.CancelFunc
 	watchers sync.WaitGroup
 
+	underWay underWay
+
 	mu      sync.RWMutex
 	running map[string]*process
 	oom     map[string]bool

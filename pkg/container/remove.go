@@ -41,6 +41,9 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 			return err
 		}
 	}
+	if err := m.awaitExecs(ctx, rec.ID); err != nil {
+		return fmt.Errorf("remove container %s: %w", rec.ID, err)
+	}
 	// Without its record containerd no longer finds a task.
 	if err := m.releaseRuntime(ctx, rec); err != nil {
 		return fmt.Errorf("remove container %s: %w", rec.ID, err)
