@@ -27,6 +27,8 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/nri"
+	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/selinuxlabel"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
@@ -53,6 +55,8 @@ type daemon struct {
 	node       *node
 	events     *cri.Events
 	metrics    *metrics.Metrics
+	classes    *qosclass.Classes
+	plugins    *nri.Adapter // nil where the configuration turns NRI off
 
 	closers []io.Closer
 }
@@ -79,7 +83,7 @@ func (d *daemon) build(ctx context.Context) error {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	for _, part := range []func(context.Context) error{
-		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
+		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildPlugins, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
 	} {
 		if err := part(ctx); err != nil {
 			return err
@@ -102,6 +106,10 @@ func (d *daemon) build(ctx context.Context) error {
 		Stats:      d.stats,
 		Events:     d.events,
 		Version:    version.Version,
+	}
+	if d.plugins != nil {
+		d.services.PluginsReady = d.plugins.Ready
+		d.closers = append(d.closers, d.plugins)
 	}
 	return nil
 }
@@ -277,6 +285,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 
 		Notify:            d.events.Publish,
 		ObserveLease:      d.observeLease,
+		Plugins:           d.sandboxPlugins(),
 		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
 		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
 		UnprivilegedICMP:  d.cfg.EnableUnprivilegedICMP,
@@ -313,6 +322,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
 		Notify:         d.events.Publish,
+		Plugins:        d.containerPlugins(),
 		StateDir:       d.cfg.State,
 		RootDir:        d.cfg.Root,
 		Handlers:       d.handlers(),
@@ -323,7 +333,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 
 		SystemdCgroup: d.node.SystemdCgroup(),
 		CDISpecDirs:   d.cfg.CDISpecDirs,
-		Classes:       classes(ctx, d.cfg),
+		Classes:       d.classes,
 		Keeper:        fdstore.FromEnvironment(),
 		MaxLogLine:    d.cfg.MaxContainerLogLineSize,
 	})

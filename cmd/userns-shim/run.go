@@ -137,6 +137,7 @@ func (d *daemon) awaitRecovery(ctx context.Context) {
 	for {
 		err := d.recover(ctx)
 		if err == nil {
+			d.startPlugins(ctx)
 			d.node.recovery.done()
 			return
 		}

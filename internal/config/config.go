@@ -68,7 +68,27 @@ type Config struct {
 	// RuntimeHandlers are the handlers that a RuntimeClass can name.
 	RuntimeHandlers map[string]RuntimeHandler `yaml:"runtimeHandlers"`
 
+	NRI    NRI    `yaml:"nri"`
 	IDPool IDPool `yaml:"idPool"`
+}
+
+// NRI configures plugins of the Node Resource Interface. containerd has an NRI of its own, on by default at the
+// same places: turn that off where plugins are to see the pods that run here.
+type NRI struct {
+	// Enabled lets plugins look on at pods and containers and change them.
+	Enabled bool `yaml:"enabled"`
+	// SocketPath is where plugins connect. A socket that another process serves is left to it.
+	SocketPath string `yaml:"socketPath"`
+	// DisableConnections lets no plugin connect; those of pluginPath are started all the same.
+	DisableConnections bool `yaml:"disableConnections"`
+	// PluginPath holds plugins that are started with userns-shim.
+	PluginPath string `yaml:"pluginPath"`
+	// PluginConfigPath holds their configuration files.
+	PluginConfigPath string `yaml:"pluginConfigPath"`
+	// PluginRegistrationTimeout is how long a plugin may take to register.
+	PluginRegistrationTimeout Duration `yaml:"pluginRegistrationTimeout"`
+	// PluginRequestTimeout is how long a plugin may take to answer; one that takes longer is disconnected.
+	PluginRequestTimeout Duration `yaml:"pluginRequestTimeout"`
 }
 
 // Containerd says where the engine is.
@@ -243,6 +263,14 @@ func Default() Config {
 		DefaultRuntimeHandler:   "runc",
 		RuntimeHandlers: map[string]RuntimeHandler{
 			"runc": defaultHandler(),
+		},
+		NRI: NRI{
+			Enabled:                   true,
+			SocketPath:                "/var/run/nri/nri.sock",
+			PluginPath:                "/opt/nri/plugins",
+			PluginConfigPath:          "/etc/nri/conf.d",
+			PluginRegistrationTimeout: Duration(5 * time.Second),
+			PluginRequestTimeout:      Duration(2 * time.Second),
 		},
 		IDPool: IDPool{
 			KubeletExtents: KubeletExtents{Auto: true},

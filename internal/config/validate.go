@@ -24,7 +24,18 @@ func (c Config) Validate() error {
 		positive("maxContainerLogLineSize", c.MaxContainerLogLineSize),
 		c.validateHandlers(),
 		c.Registry.validate(),
+		c.NRI.validate(),
 		c.IDPool.validate(),
+	)
+}
+
+func (n NRI) validate() error {
+	return errors.Join(
+		absolute("nri.socketPath", n.SocketPath),
+		absolute("nri.pluginPath", n.PluginPath),
+		absolute("nri.pluginConfigPath", n.PluginConfigPath),
+		positive("nri.pluginRegistrationTimeout", int(n.PluginRegistrationTimeout)),
+		positive("nri.pluginRequestTimeout", int(n.PluginRequestTimeout)),
 	)
 }
 

@@ -24,6 +24,8 @@ type DaemonOptions struct {
 	OnConflict, Claims string
 	// Quarantine is a duration as in the configuration file; empty means its default.
 	Quarantine string
+	// NRI are further fields of nri, in YAML: ", key: value".
+	NRI string
 	// Handlers are further entries of runtimeHandlers, in YAML that is indented by two.
 	Handlers string
 	// Registry are further fields of registry, in YAML's flow style.
@@ -42,6 +44,7 @@ type Daemon struct {
 	Config string // path of its configuration file
 	Log    string
 	CDI    string // directory of CDI files
+	NRI    string // directory of NRI's socket, and of plugins below it
 
 	node *Node
 	opts DaemonOptions
@@ -56,6 +59,7 @@ func newDaemon(node *Node, opts DaemonOptions) (*Daemon, error) {
 		Config: filepath.Join(node.Dir, "config.yaml"),
 		Log:    filepath.Join(node.Dir, "userns-shim.log"),
 		CDI:    filepath.Join(node.Dir, "cdi"),
+		NRI:    filepath.Join(node.Dir, "nri"),
 		node:   node,
 		opts:   opts,
 	}
@@ -81,6 +85,7 @@ func (d *Daemon) config() (string, error) {
 	line("containerd: {address: %s, namespace: %s, snapshotter: overlayfs}", d.node.Containerd.Address, Namespace)
 	line("cni: {binDirs: [%s], confDir: %s}", d.node.tools.CNI(), d.node.network.confDir)
 	line("registry: {configPath: %s, %s}", d.node.CertsDir, d.opts.Registry)
+	line("nri: {socketPath: %s, pluginPath: %s, pluginConfigPath: %s%s}", d.NRISocket(), d.NRIPlugins(), filepath.Join(d.NRI, "conf.d"), d.opts.NRI)
 	line("cdiSpecDirs: [%s]\n%s", d.CDI, strings.TrimRight(d.opts.Extra, "\n"))
 	line("cgroupDriver: cgroupfs\nrestrictOOMScoreAdj: %t", !canLower)
 	line("defaultRuntimeHandler: runc\nruntimeHandlers:\n  runc: {runtime: io.containerd.runc.v2, binaryName: runc}")
@@ -133,6 +138,12 @@ func (d *Daemon) Dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
 }
+
+// NRISocket is where NRI plugins connect.
+func (d *Daemon) NRISocket() string { return filepath.Join(d.NRI, "nri.sock") }
+
+// NRIPlugins is the directory of plugins that the daemon starts; it is not there at first.
+func (d *Daemon) NRIPlugins() string { return filepath.Join(d.NRI, "plugins") }
 
 // PID is the daemon's process id.
 func (d *Daemon) PID() int { return d.proc.pid() }

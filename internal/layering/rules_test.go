@@ -30,7 +30,10 @@ var layers = []layer{
 		"pkg/...", "internal/admin", "internal/config", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/version",
 	}},
 
-	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"internal/kernel", "internal/version"})},
+	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"pkg/nri", "internal/kernel", "internal/version"})},
+
+	// As engine, it implements interfaces of the managers, which never know it.
+	{pkg: "pkg/nri", may: join(managers, leaves)},
 
 	// Managers declare the interfaces that engine implements, in terms of their own
 	// types. So engine knows them, and they never know engine.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/mounts"
@@ -63,16 +64,30 @@ func (m *Manager) create(ctx context.Context, sb sandbox.Record, spec Spec, arch
 	if err != nil || holder != "" {
 		return holder, err
 	}
+	b := &build{sb: sb, rec: rec, image: image, handler: handler, origin: from, settle: settled}
+	err = m.complete(ctx, b)
+	b.settle(context.WithoutCancel(ctx))
+	if err != nil {
+		return "", err
+	}
+	return rec.ID, nil
+}
+
+// complete makes a reserved container, or removes it.
+func (m *Manager) complete(ctx context.Context, b *build) error {
+	rec := b.rec
 	m.locks.Lock(rec.ID)
 	defer m.unlock(rec.ID)
-	if err = m.label(sb, &rec); err == nil {
-		if err = m.make(ctx, &build{sb: sb, rec: rec, image: image, handler: handler, origin: from}); err == nil {
-			return rec.ID, nil
+	err := m.label(b.sb, &rec)
+	if err == nil {
+		b.rec = rec
+		if err = m.make(ctx, b); err == nil {
+			return nil
 		}
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	return "", errors.Join(createError(rec, err), m.remove(clean, rec))
+	return errors.Join(createError(rec, err), m.remove(clean, rec))
 }
 
 // createError names the container, after what kubelet looks for at the beginning.
@@ -160,6 +175,9 @@ type build struct {
 	image   Image
 	handler Handler
 	origin  *origin // nil for a container that begins anew
+	// pluginVolumes counts the mounts of plugins that were idmapped, and settle is theirs.
+	pluginVolumes int
+	settle        func(context.Context)
 }
 
 // make takes a reserved container to StateCreated. What it leaves behind on an error is
@@ -201,11 +219,7 @@ func (m *Manager) make(ctx context.Context, b *build) error {
 	if err := m.restoreFiles(ctx, b); err != nil {
 		return err
 	}
-	if err := m.record(ctx, b); err != nil {
-		return err
-	}
-	b.rec.State = StateCreated
-	if err := m.table.Save(b.rec); err != nil {
+	if err := m.publishCreated(ctx, b); err != nil {
 		return err
 	}
 	m.notify(sandbox.EventCreated, b.rec)
@@ -233,17 +247,8 @@ func mountRequest(b *build, snapshot []mounts.Mount, target string) mounts.Reque
 	return req
 }
 
-// record builds the OCI specification and stores it with containerd.
-func (m *Manager) record(ctx context.Context, b *build) error {
-	spec, err := m.specification(ctx, b)
-	if err != nil {
-		return err
-	}
-	if b.origin != nil {
-		if err := b.origin.adapt(spec); err != nil {
-			return err
-		}
-	}
+// record stores the OCI specification with containerd.
+func (m *Manager) record(ctx context.Context, b *build, spec *specs.Spec) error {
 	return m.opts.Records.CreateRecord(ctx, EngineRecord{
 		ID:            b.rec.ID,
 		Image:         b.image.Name,

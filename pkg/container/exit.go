@@ -62,6 +62,7 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 	}
 	m.untrack(id)
 	m.notify(sandbox.EventStopped, rec)
+	m.tell(ctx, StepStopped, rec)
 	logger.V(2).Info("Container exited", "exitCode", exit.Code, "reason", rec.Reason)
 }
 

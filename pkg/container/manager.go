@@ -93,6 +93,8 @@ type Options struct {
 	Logger  klog.Logger
 	// Notify, where it is set, is told of each change after it is recorded. It must not block.
 	Notify func(sandbox.Event)
+	// Plugins, where it is set, look on and change containers.
+	Plugins Plugins
 
 	StateDir string
 	// RootDir is on a disk. It keeps what containers write into volumes of their images.
@@ -138,6 +140,9 @@ type Manager struct {
 
 // New loads the recorded containers. Call Recover before serving and Close at the end.
 func New(opts Options) (*Manager, error) {
+	if opts.Plugins == nil {
+		opts.Plugins = noPlugins{}
+	}
 	table, err := state.OpenTable[Record](state.TableOptions{
 		DB: opts.DB, Rows: "containers", Names: "container-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
 	})

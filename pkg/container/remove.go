@@ -48,6 +48,7 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 	if err := m.releaseRuntime(ctx, rec); err != nil {
 		return fmt.Errorf("remove container %s: %w", rec.ID, err)
 	}
+	m.tell(ctx, StepRemoved, rec) // while its specification is there to be shown
 	paths := m.Paths(rec.ID)
 	err := errors.Join(
 		ignoreNotFound(m.opts.Records.DeleteRecord(ctx, rec.ID)),

@@ -72,11 +72,10 @@ func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) erro
 	}
 	p := m.track(rec.ID, io)
 	if _, err = m.readySandbox(rec); err == nil {
-		rec.PID, err = m.launch(ctx, sb, rec, io)
+		rec.PID, err = m.createTask(ctx, sb, rec, io)
 	}
 	if err == nil {
-		rec.State, rec.StartedAt = StateRunning, m.opts.Clock.Now()
-		err = m.table.Save(rec)
+		err = m.runTask(ctx, sb, &rec)
 	}
 	if err != nil {
 		closeIO(context.WithoutCancel(ctx), rec.ID, p)
@@ -127,7 +126,26 @@ func (m *Manager) openIO(ctx context.Context, sb sandbox.Record, rec Record) (*s
 	return io, err
 }
 
-func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io *stream.ContainerIO) (uint32, error) {
+// runTask asks plugins for a container whose task was created, runs it and records that it runs.
+func (m *Manager) runTask(ctx context.Context, sb sandbox.Record, rec *Record) error {
+	defer m.opts.Plugins.Block()()
+	if err := m.opts.Plugins.Tell(ctx, StepStart, sb, *rec); err != nil {
+		return err
+	}
+	if rec.Restored == nil { // what goes on from a checkpoint runs already
+		if err := m.opts.Tasks.StartTask(ctx, rec.ID); err != nil {
+			return err
+		}
+	}
+	rec.State, rec.StartedAt = StateRunning, m.opts.Clock.Now()
+	if err := m.table.Save(*rec); err != nil {
+		return err
+	}
+	m.tellBlocked(ctx, StepStarted, *rec)
+	return nil
+}
+
+func (m *Manager) createTask(ctx context.Context, sb sandbox.Record, rec Record, io *stream.ContainerIO) (uint32, error) {
 	if err := m.checkTarget(rec); err != nil {
 		return 0, err
 	}
@@ -147,11 +165,7 @@ func (m *Manager) launch(ctx context.Context, sb sandbox.Record, rec Record, io 
 	if rec.Restored != nil {
 		return m.launchRestored(ctx, rec, stdio)
 	}
-	pid, err := m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, stdio)
-	if err != nil {
-		return 0, err
-	}
-	return pid, m.opts.Tasks.StartTask(ctx, rec.ID)
+	return m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, stdio)
 }
 
 // startFailed records that the container will never run, and takes its task away, which may
@@ -165,6 +179,7 @@ func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) erro
 	rec.ExitCode, rec.PID = startErrorCode, 0
 	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), now
 	err := errors.Join(cause, m.endTask(clean, rec), m.releaseRuntime(clean, rec), m.table.Save(rec))
+	m.tell(clean, StepStopped, rec)
 	m.notify(sandbox.EventStopped, rec)
 	return err
 }

@@ -26,11 +26,31 @@ func isNotFound(err error) bool { return errors.Is(err, errdefs.ErrNotFound) }
 
 // Stop sends the container's stop signal, waits for at most grace, and kills all its processes.
 // It returns once the exit is recorded. A container that does not run is stopped already.
+// When it returns plugins know of it too.
 func (m *Manager) Stop(ctx context.Context, id string, grace time.Duration) error {
 	rec, err := m.Get(id)
 	if err != nil {
 		return err
 	}
+	if err := m.stop(ctx, rec, grace); err != nil {
+		return err
+	}
+	if rec, err = m.Get(rec.ID); err == nil && rec.State == StateExited {
+		m.tell(ctx, StepStopped, rec)
+	}
+	return nil
+}
+
+// Evict kills a container that a plugin wants gone.
+func (m *Manager) Evict(ctx context.Context, id string) error {
+	rec, err := m.Get(id)
+	if err != nil {
+		return err
+	}
+	return m.stop(ctx, rec, 0)
+}
+
+func (m *Manager) stop(ctx context.Context, rec Record, grace time.Duration) error {
 	p := m.process(rec.ID)
 	if p == nil {
 		return nil

@@ -78,12 +78,19 @@ func (m *Manager) idmapVolume(ctx context.Context, b *build, i int, v ocispec.Mo
 // Volume is where the read-only view of a record's i-th mount is.
 func (p Paths) Volume(i int) string { return filepath.Join(p.Volumes, strconv.Itoa(i)) }
 
-// unmountVolumes takes the views of a container away.
+// unmountVolumes takes the views of a container away, those of plugins too: it looks what there are.
 func (m *Manager) unmountVolumes(ctx context.Context, rec Record) error {
-	paths := m.Paths(rec.ID)
+	dir := m.Paths(rec.ID).Volumes
+	views, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
 	var errs []error
-	for i := range rec.Spec.Mounts {
-		view := paths.Volume(i)
+	for _, entry := range views {
+		view := filepath.Join(dir, entry.Name())
 		if err := m.opts.Rootfs.Unmount(ctx, view); err != nil {
 			errs = append(errs, err)
 			continue

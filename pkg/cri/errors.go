@@ -17,6 +17,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/network"
+	"github.com/userns-shim/userns-shim/pkg/nri"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/cdidev"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
@@ -31,6 +32,7 @@ var sentinels = []struct {
 	err  error
 	code codes.Code
 }{
+	{nri.ErrPlugin, codes.FailedPrecondition}, // whatever is in it: the plugin's word, not the client's
 	{sandbox.ErrNotFound, codes.NotFound},
 	{container.ErrNotFound, codes.NotFound},
 	{sandbox.ErrAmbiguous, codes.InvalidArgument},

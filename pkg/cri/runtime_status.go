@@ -19,7 +19,11 @@ const (
 const (
 	reasonContainerdUnavailable = "ContainerdUnavailable"
 	reasonNetworkNotReady       = "NetworkPluginNotReady"
+	reasonNRINotServed          = "NRINotServed"
 )
+
+// nriReady is a condition of ours; kubelet looks at CRI's own only.
+const nriReady = "NRIReady"
 
 // Handler is a runtime handler with the features that it has on this node, in truth.
 type Handler struct {
@@ -66,6 +70,9 @@ func (s *runtimeService) Status(ctx context.Context, req *runtimeapi.StatusReque
 			condition(runtimeapi.NetworkReady, s.Node.NetworkReady(ctx), reasonNetworkNotReady),
 		}},
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true},
+	}
+	if s.PluginsReady != nil {
+		resp.Status.Conditions = append(resp.Status.Conditions, condition(nriReady, s.PluginsReady(), reasonNRINotServed))
 	}
 	for _, h := range handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{

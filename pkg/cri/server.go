@@ -22,6 +22,8 @@ type Options struct {
 	Stats     *stats.Collector
 	// Events are told of every change; the managers' Notify is its Publish.
 	Events *Events
+	// PluginsReady, where it is set, is nil when NRI plugins can connect.
+	PluginsReady func() error
 	// Version is that of this program.
 	Version string
 }

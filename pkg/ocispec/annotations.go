@@ -27,3 +27,9 @@ func (c *Container) annotations() map[string]string {
 	out[AnnotationSandboxUID] = c.Identity.SandboxUID
 	return out
 }
+
+// ReservedAnnotation tells whether CRI's own annotations have the key.
+func ReservedAnnotation(key string) bool {
+	_, reserved := (&Container{}).annotations()[key]
+	return reserved
+}

@@ -79,6 +79,8 @@ type Options struct {
 	Notify func(Event)
 	// ObserveLease, where it is set, is told how each request for ids went.
 	ObserveLease func(Lease)
+	// Plugins, where it is set, look on.
+	Plugins Plugins
 	// UnprivilegedPorts and UnprivilegedICMP open those to every process of a pod network.
 	UnprivilegedPorts, UnprivilegedICMP bool
 }
@@ -110,6 +112,9 @@ type Manager struct {
 
 // New loads the recorded sandboxes. Call Recover before serving and Close at the end.
 func New(opts Options) (*Manager, error) {
+	if opts.Plugins == nil {
+		opts.Plugins = noPlugins{}
+	}
 	table, err := state.OpenTable[Record](state.TableOptions{
 		DB: opts.DB, Rows: Bucket, Names: "sandbox-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
 	})

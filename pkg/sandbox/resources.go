@@ -21,6 +21,9 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	if rec, err = m.Get(rec.ID); err != nil {
 		return err
 	}
+	if err := m.askUpdate(ctx, rec, overhead, resources); err != nil {
+		return err
+	}
 	if overhead != nil {
 		rec.Overhead = overhead
 	}
@@ -30,6 +33,12 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	if err := m.table.Save(rec); err != nil {
 		return err
 	}
+	m.tell(ctx, StepUpdated, rec)
 	klog.FromContext(ctx).V(2).Info("Pod sandbox resources updated", "sandbox", rec.ID)
 	return nil
+}
+
+func (m *Manager) askUpdate(ctx context.Context, rec Record, overhead, resources *ocispec.Resources) error {
+	defer m.opts.Plugins.Block()()
+	return m.opts.Plugins.Update(ctx, rec, overhead, resources)
 }

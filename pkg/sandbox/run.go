@@ -141,7 +141,7 @@ func (m *Manager) bringUp(ctx context.Context, rec Record) (Record, error) {
 	}
 	rec = up
 	rec.Phase = PhaseReady
-	if err := m.table.Save(rec); err != nil {
+	if err := m.publishReady(ctx, rec); err != nil {
 		return Record{}, err
 	}
 	m.watch(rec)

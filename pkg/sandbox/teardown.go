@@ -55,6 +55,7 @@ func (r Record) tornDown() bool {
 func (m *Manager) stop(ctx context.Context, rec Record) error {
 	known := rec.Phase != PhaseCreating
 	rec.Phase = PhaseStopped
+	m.tell(ctx, StepStopped, rec)
 	processErr := m.stopProcess(ctx, &rec)
 	netErr := m.teardownNetwork(ctx, &rec)
 	namespaceErr := m.removeNamespaces(ctx, &rec)
@@ -137,6 +138,7 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		return fmt.Errorf("forget sandbox %s: %w", rec.ID, err)
 	}
 	m.releaseLabel(rec)
+	m.tell(ctx, StepRemoved, rec)
 	if rec.Phase != PhaseCreating {
 		m.notify(EventDeleted, rec)
 	}

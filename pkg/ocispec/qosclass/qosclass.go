@@ -78,15 +78,31 @@ func (c *Classes) applyBlockIO(spec *specs.Spec, req Request) error {
 	if class == "" {
 		return nil
 	}
+	spec.Linux.Resources.BlockIO, err = c.BlockIO(class)
+	return err
+}
+
+// BlockIO returns the limits of a class. Its errors are those of Apply.
+func (c *Classes) BlockIO(class string) (*specs.LinuxBlockIO, error) {
 	if c.blockIO != nil {
-		return fmt.Errorf("%w: block I/O class %q on this node: %w", ocispec.ErrUnsupported, class, c.blockIO)
+		return nil, fmt.Errorf("%w: block I/O class %q on this node: %w", ocispec.ErrUnsupported, class, c.blockIO)
 	}
 	limits, err := blockio.OciLinuxBlockIO(class)
 	if err != nil {
-		return fmt.Errorf("%w: block I/O class %q: %w", ocispec.ErrInvalid, class, err)
+		return nil, fmt.Errorf("%w: block I/O class %q: %w", ocispec.ErrInvalid, class, err)
 	}
-	spec.Linux.Resources.BlockIO = limits
-	return nil
+	return limits, nil
+}
+
+// RDT returns the settings of a class. Its errors are those of Apply.
+func (c *Classes) RDT(class string) (*specs.LinuxIntelRdt, error) {
+	if c.rdt != nil {
+		return nil, fmt.Errorf("%w: RDT class %q on this node: %w", ocispec.ErrUnsupported, class, c.rdt)
+	}
+	if _, ok := rdt.GetClass(class); !ok {
+		return nil, fmt.Errorf("%w: RDT class %q is not configured", ocispec.ErrInvalid, class)
+	}
+	return &specs.LinuxIntelRdt{ClosID: class}, nil
 }
 
 func (c *Classes) applyRDT(spec *specs.Spec, req Request) error {
