@@ -126,12 +126,12 @@ integration: tools require-root | build-deps test-deps ## tests that need root, 
 
 .PHONY: e2e
 e2e: build tools $(CRIU) require-root | test-deps ## the real thing end to end
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe ./test/e2e/nriplugin
 	@hack/tier.sh e2e
 
 .PHONY: e2e-vm
 e2e-vm: build tools $(CRIU) require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe ./test/e2e/nriplugin
 	@hack/tier.sh e2e-vm
 
 .PHONY: require-root

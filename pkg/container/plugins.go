@@ -112,9 +112,6 @@ func (m *Manager) pluginVolume(ctx context.Context, b *build, v ocispec.Mount) (
 // shows it.
 func (m *Manager) publishCreated(ctx context.Context, b *build) error {
 	spec, err := m.specification(ctx, b)
-	if err == nil && b.origin != nil {
-		err = b.origin.adapt(spec)
-	}
 	if err != nil {
 		return err
 	}
@@ -127,6 +124,11 @@ func (m *Manager) publishCreated(ctx context.Context, b *build) error {
 	})
 	if err != nil {
 		return err
+	}
+	if b.origin != nil { // what plugins did then they do again
+		if err := b.origin.adapt(spec); err != nil {
+			return err
+		}
 	}
 	if err := m.record(ctx, b, spec); err != nil {
 		return err

@@ -46,7 +46,11 @@ func (a *Adapter) adjust(ctx context.Context, req container.Adjustment, adj adju
 	}
 	userns := req.Sandbox.Range != nil
 	for _, answer := range adj.answers {
-		if err := check(answer.adjust, userns); err != nil {
+		err := check(answer.adjust, userns)
+		if err == nil && userns {
+			err = a.checkRlimits(answer.adjust)
+		}
+		if err != nil {
 			return fmt.Errorf("%w %s: %w", ErrPlugin, answer.plugin, err)
 		}
 	}
@@ -78,6 +82,15 @@ func check(adjust *api.ContainerAdjustment, userns bool) error {
 		}
 	}
 	return nil
+}
+
+// checkRlimits: the kernel lets the OCI runtime set limits of a process with other ids only with the capability.
+func (a *Adapter) checkRlimits(adjust *api.ContainerAdjustment) error {
+	const capability = "CAP_SYS_RESOURCE"
+	if len(adjust.GetRlimits()) == 0 || a.opts.Host.Capabilities == nil || slices.Contains(a.opts.Host.Capabilities, capability) {
+		return nil
+	}
+	return fmt.Errorf("%w: resource limits in a pod with a user namespace need %s, which this node lacks", ocispec.ErrUnsupported, capability)
 }
 
 // checkNamespace: who is who in a pod is decided when its sandbox is made, and all of its mounts follow from that.

@@ -83,24 +83,24 @@ func (a *Adapter) ask(ctx context.Context, request func(context.Context) error) 
 	a.witness.take()
 	err := request(context.WithoutCancel(ctx))
 	faults, answers := a.witness.take()
-	return answers, a.blame(ctx, err, faults)
+	return answers, a.blame(err, faults)
 }
 
 // blame makes one error of what went wrong. A plugin that is gone is none: it may end at any time. One that
 // does not answer in time is disconnected by the library, which goes on without it; here that is an error
-// once, for the pod would lack what the plugin gives it, and a client tries again.
-func (a *Adapter) blame(ctx context.Context, err error, faults []fault) error {
+// once, for the pod would lack what the plugin gives it, and a client tries again. Causes are not wrapped: they
+// have codes of the plugin's own making, which are none of CRI's.
+func (a *Adapter) blame(err error, faults []fault) error {
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return errors.Is(f.err, ttrpc.ErrClosed) })
 	if len(faults) == 0 {
 		if err != nil {
-			return fmt.Errorf("%w: %s", ErrPlugin, err)
+			return fmt.Errorf("%w: %s", ErrPlugin, err.Error())
 		}
 		return nil
 	}
-	// The causes have codes of the plugin's own making, which are none of CRI's.
 	f := faults[len(faults)-1]
 	if errors.Is(f.err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w %s: %s: no answer within %s, it is disconnected", ErrPlugin, f.plugin, f.request, a.opts.RequestTimeout)
 	}
-	return fmt.Errorf("%w %s: %s: %s", ErrPlugin, f.plugin, f.request, f.err)
+	return fmt.Errorf("%w %s: %s: %s", ErrPlugin, f.plugin, f.request, f.err.Error())
 }

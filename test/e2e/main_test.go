@@ -28,6 +28,7 @@ type suite struct {
 // programs are the binaries under test and in containers.
 type programs struct {
 	daemon string
+	plugin string // path of nriplugin
 	probe  []byte
 }
 
@@ -73,11 +74,11 @@ func buildPrograms(ctx context.Context, dir string) (programs, error) {
 	if err != nil {
 		return programs{}, fmt.Errorf("read probe: %w", err)
 	}
-	return programs{daemon: filepath.Join(dir, "userns-shim"), probe: probe}, nil
+	return programs{daemon: filepath.Join(dir, "userns-shim"), plugin: filepath.Join(dir, "nriplugin"), probe: probe}, nil
 }
 
 func build(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "./cmd/...", "./test/e2e/probe")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "./cmd/...", "./test/e2e/probe", "./test/e2e/nriplugin")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
