@@ -3,8 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
-	"net"
+	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,9 +79,12 @@ func TestExplainPull(t *testing.T) {
 		{status(http.StatusForbidden), errdefs.IsPermissionDenied},
 		{status(http.StatusNotFound), errdefs.IsNotFound},
 		{docker.ErrInvalidAuthorization, errdefs.IsUnauthorized},
-		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, errdefs.IsUnavailable},
+		{&url.Error{Op: "Get", Err: syscall.ECONNREFUSED}, errdefs.IsUnavailable},
+		{io.ErrUnexpectedEOF, errdefs.IsUnavailable},
 		{errors.New("write /blobs/1: no space left on device: unknown"), func(err error) bool { return errors.Is(err, syscall.ENOSPC) }},
 		{errors.New("disk quota exceeded"), func(err error) bool { return errors.Is(err, syscall.EDQUOT) }},
+		{status(http.StatusBadGateway), errdefs.IsUnavailable},
+		{status(http.StatusTooManyRequests), errdefs.IsUnavailable},
 		{status(http.StatusTeapot), func(err error) bool { return errors.As(err, new(remoteerrors.ErrUnexpectedStatus)) }},
 	} {
 		if got := explainPull(t.Context(), c.err); !c.is(got) {

@@ -5,7 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -127,8 +127,8 @@ func explainPull(ctx context.Context, err error) error {
 	if errors.Is(err, docker.ErrInvalidAuthorization) {
 		return fmt.Errorf("%w: %w", errdefs.ErrUnauthenticated, err)
 	}
-	var unreachable *net.OpError
-	if errors.As(err, &unreachable) {
+	var broken *url.Error // no answer to a request
+	if errors.As(err, &broken) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 	}
 	var status remoteerrors.ErrUnexpectedStatus
@@ -142,6 +142,9 @@ func explainPull(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+	}
+	if status.StatusCode >= http.StatusInternalServerError || status.StatusCode == http.StatusTooManyRequests {
+		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 	}
 	return err
 }

@@ -52,20 +52,42 @@ func wrongDiffID(t *testing.T) v1.Image {
 	return img
 }
 
+// lastLayer is the digest of an image's topmost layer.
+func lastLayer(t *testing.T, spec labimage.Spec) string {
+	t.Helper()
+	img, err := labimage.Build(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := layers[len(layers)-1].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest.String()
+}
+
 // TestPullOfSpoiledImages: what is not as its digest says is refused with a clear error and leaves nothing, and the next
 // pull of it, unspoiled, works.
 func TestPullOfSpoiledImages(t *testing.T) {
 	t.Parallel()
 	n := ownNode(t, labnode.Options{})
-	digest := n.PushImage(t, "faults/image:v1", labimage.Catalogue(n.Box())[labimage.Demo])
+	spec := labimage.Catalogue(n.Box())[labimage.Demo]
+	digest := n.PushImage(t, "faults/image:v1", spec)
+	// The last layer: the others may be unpacked by then.
+	last := lastLayer(t, spec)
+	isLast := func(r *http.Request) bool { return isBlob(r) && strings.HasSuffix(r.URL.Path, last) }
 	isManifest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
 	var on atomic.Bool
 	during := func(which func(*http.Request) bool) wrapper {
 		return spoil(func(r *http.Request) bool { return on.Load() && which(r) })
 	}
-	cut := func(next http.Handler) http.Handler { // a connection that ends in the middle of each blob
+	cut := func(next http.Handler) http.Handler { // a connection that ends in the middle of a layer
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !on.Load() || !isBlob(r) {
+			if !on.Load() || !isLast(r) {
 				next.ServeHTTP(w, r)
 				return
 			}
@@ -77,15 +99,19 @@ func TestPullOfSpoiledImages(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		})
 	}
+	cuts := newFront(t, n, nil, cut)
+	// Otherwise TLS is tried again, and the error is of that.
+	writeHosts(t, n, cuts.Host, fmt.Sprintf("server = \"http://%s\"\n", cuts.Host))
 	for name, tc := range map[string]struct {
 		host *front
 		ref  string
 		code codes.Code
 		says string
 	}{
-		"corrupt layer":    {newFront(t, n, nil, during(isBlob)), ":v1", codes.FailedPrecondition, "digest"},
+		"corrupt layer":    {newFront(t, n, nil, during(isLast)), ":v1", codes.FailedPrecondition, "digest"},
+		"corrupt config":   {newFront(t, n, nil, during(isBlob)), ":v1", codes.FailedPrecondition, "digest"},
 		"wrong digest":     {newFront(t, n, nil, during(isManifest)), "@" + digest, codes.FailedPrecondition, "digest"},
-		"layers break off": {newFront(t, n, nil, cut), ":v1", codes.Unknown, "EOF"},
+		"layers break off": {cuts, ":v1", codes.Unavailable, "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ref := tc.host.Host + "/faults/image" + tc.ref
@@ -110,7 +136,7 @@ func TestPullOfSpoiledImages(t *testing.T) {
 		}
 		wantNothingStored(t, n)
 	})
-	t.Run("no tar archive", func(t *testing.T) {
+	t.Run("a layer that climbs out", func(t *testing.T) {
 		img, err := labimage.Build(labimage.Spec{Layers: []labimage.Layer{{labimage.Text("../../escaped", "out of the root")}}})
 		if err != nil {
 			t.Fatal(err)
@@ -186,6 +212,11 @@ func TestConcurrentPullsFetchOnce(t *testing.T) {
 	}
 	if got := f.requests("GET", "/blobs/"); got != 6 { // five layers and the config
 		t.Errorf("the registry was asked for %d blobs, the image has 6", got)
+	}
+	for name, want := range map[string]int{"/manifests/v1": 1, "/manifests/" + digest: 1} {
+		if got := f.requests("HEAD", name); got != want {
+			t.Errorf("the registry was asked %d times what %s is, want %d", got, name, want)
+		}
 	}
 	removeImage(t, n, want)
 }

@@ -98,6 +98,11 @@ func TestHostsFallBack(t *testing.T) {
 		_, err := tryPull(t.Context(), n, "mirrored.example/hosts/image:v1", nil)
 		wantError(t, err, codes.Unavailable, "mirrored.example/hosts/image:v1", "connection refused")
 	})
+	t.Run("nobody works", func(t *testing.T) {
+		writeHosts(t, n, "mirrored.example", fmt.Sprintf("server = \"http://%s\"\n", newFront(t, n, nil, failing).Host))
+		_, err := tryPull(t.Context(), n, "mirrored.example/hosts/image:v1", nil)
+		wantError(t, err, codes.Unavailable, "mirrored.example/hosts/image:v1", "500")
+	})
 	t.Run("for every registry", func(t *testing.T) {
 		writeHosts(t, n, "_default", fmt.Sprintf("[host.\"http://%s\"]\n", good.Host))
 		pulled(t, n, "any.example/hosts/image:v1")
