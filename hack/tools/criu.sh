@@ -2,7 +2,7 @@
 #
 # criu.sh DIR: put a criu into DIR that works on the kernels of today.
 #
-# Debian bookworm's CRIU 3.17 fails on kernels from 6.13 ("Unexpected rt vDSO area bounds"). So CRIU
+# Debian bookworm's CRIU 3.17 fails on Linux 6.18 ("Unexpected rt vDSO area bounds"). So CRIU
 # and its libraries are those of the suite below, downloaded by apt into a directory of their own, and
 # run by their own dynamic linker: nothing is installed. Where there is no apt, the machine's criu is taken.
 set -euo pipefail

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/userns-shim/userns-shim/pkg/checkpoint"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
 
 // fakeCRIU notes what is asked of it, and fails the step named in fail. It says containers by name.
@@ -27,6 +28,7 @@ type fakeCRIU struct {
 	names  map[string]string
 	onDump func()
 	cannot bool
+	owners []int // of the files in a diff
 }
 
 func (f *fakeCRIU) note(step, id string) error {
@@ -71,8 +73,15 @@ func (f *fakeCRIU) CanCheckpoint(context.Context, string, string) (bool, error) 
 }
 
 func (f *fakeCRIU) ReadDiff(_ context.Context, _, id string, w io.Writer) error {
-	return errors.Join(f.note("diff", id), tar.NewWriter(w).Close())
+	out := tar.NewWriter(w)
+	for i, owner := range f.owners {
+		if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint(i), Uid: owner, Gid: owner}); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.note("diff", id), out.Close())
 }
+
 func (f *fakeCRIU) ApplyDiff(context.Context, string, string, io.Reader) error { return nil }
 func (f *fakeCRIU) ReadLayers(context.Context, string, func(io.Reader) error) error {
 	return nil
@@ -257,4 +266,49 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Errorf("an image that is a checkpoint is %v", err)
 	}
 	wantFiles(t, filepath.Join(n.opts.RootDir, "restores"))
+}
+
+// TestCheckpointShiftsOwnersBack holds that the owners in an archive are those that the pod sees, whatever
+// ids its user namespace has on the host.
+func TestCheckpointShiftsOwnersBack(t *testing.T) {
+	n, criu, ids := newCheckpointNode(t)
+	n.sb.Range = &idpool.Range{Start: 1 << 20, Length: idpool.Unit}
+	criu.names = map[string]string{ids[0]: "a"}
+	criu.owners = []int{1 << 20, 1<<20 + 7, 1<<20 + 65535, 1<<20 + 65536, 5}
+	location := filepath.Join(t.TempDir(), "c.tar")
+	if err := n.Checkpoint(t.Context(), ids[0], location, someStatus); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	outer := tar.NewReader(f)
+	for {
+		hdr, err := outer.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hdr.Name == checkpoint.DiffFile {
+			break
+		}
+	}
+	var got []int
+	for inner := tar.NewReader(outer); ; {
+		hdr, err := inner.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hdr.Uid != hdr.Gid {
+			t.Errorf("owner of %s is %d:%d", hdr.Name, hdr.Uid, hdr.Gid)
+		}
+		got = append(got, hdr.Uid)
+	}
+	if want := []int{0, 7, 65535, 1<<20 + 65536, 5}; !slices.Equal(got, want) {
+		t.Errorf("owners are %d, want %d", got, want)
+	}
 }
