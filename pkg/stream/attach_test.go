@@ -268,3 +268,34 @@ func TestCloseEndsSessions(t *testing.T) {
 		t.Errorf("Attach after Close: %v", err)
 	}
 }
+
+// A client that is a little late has all output when the container's stdio is closed after its exit.
+func TestAttachGetsTheLastOutput(t *testing.T) {
+	const lines = 2000
+	c := openContainer(t, containerOptions(t))
+	script, proceed := waiting(t, fmt.Sprintf(numbered, lines))
+	p := startShim(t, c.Paths(), script)
+	out := &late{}
+	done := attach(t.Context(), c, Streams{Stdout: out}, p)
+	eventually(t, "the client", func() bool { return c.stdout.attachedClients() == 1 })
+	proceed()
+	p.waitExit()
+	drain(t, c)
+	if err := c.Close(within(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+	if err := waitAttach(t, done); err != nil {
+		t.Errorf("Attach: %v", err)
+	}
+	if out.String() != wantNumbered(lines) {
+		t.Errorf("the client has %d bytes, want %d", len(out.String()), len(wantNumbered(lines)))
+	}
+}
+
+// late is a client that takes its time for each piece.
+type late struct{ output }
+
+func (l *late) Write(p []byte) (int, error) {
+	time.Sleep(200 * time.Millisecond)
+	return l.output.Write(p)
+}

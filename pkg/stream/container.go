@@ -34,6 +34,7 @@ type ContainerIO struct {
 	set       fifo.Set
 	tty       bool
 	stdinOnce bool
+	stall     time.Duration
 
 	log            *crilog.File // nil: output is thrown away
 	stdout, stderr *outlet      // stderr is nil with a terminal
@@ -55,7 +56,7 @@ func Open(ctx context.Context, opts Options) (*ContainerIO, error) {
 	if opts.AttachStall == 0 {
 		opts.AttachStall = defaultAttachStall
 	}
-	c := &ContainerIO{id: opts.ID, set: set, tty: opts.TTY, stdinOnce: opts.StdinOnce}
+	c := &ContainerIO{id: opts.ID, set: set, tty: opts.TTY, stdinOnce: opts.StdinOnce, stall: opts.AttachStall}
 	if opts.Log.Path != "" {
 		if c.log, err = crilog.Open(opts.Log); err != nil {
 			return nil, err
@@ -113,11 +114,14 @@ func (c *ContainerIO) Drain(ctx context.Context) error {
 // Done is closed when all output has ended and is in the log.
 func (c *ContainerIO) Done() <-chan struct{} { return c.pumps.done }
 
-// Close ends attached sessions and stops copying, and leaves the FIFOs: the
-// container may go on, and a later Open takes over. An unfinished line goes into the
+// Close ends attached sessions, once they have the rest of an output that has ended,
+// stops copying, and leaves the FIFOs: the container may go on, and a later Open takes
+// over. An unfinished line goes into the
 // log as a partial record. It returns an error when ctx ends before a write to the
 // log's disk, or a client, lets go.
 func (c *ContainerIO) Close(ctx context.Context) error {
+	c.attached.refuse(ErrReleased)
+	c.letFinish(ctx)
 	c.attached.end(ErrReleased)
 	if c.log != nil {
 		c.log.GiveUp()
@@ -130,6 +134,18 @@ func (c *ContainerIO) Close(ctx context.Context) error {
 		return fmt.Errorf("close stdio of container %s: %w", c.id, err)
 	}
 	return nil
+}
+
+// letFinish gives clients the stall time to take the last of an output that has ended.
+func (c *ContainerIO) letFinish(ctx context.Context) {
+	select {
+	case <-c.Done():
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.stall)
+	defer cancel()
+	_ = c.attached.wait(ctx) // those that are late are ended next
 }
 
 func (c *ContainerIO) closeLog(ctx context.Context) error {

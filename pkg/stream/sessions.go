@@ -44,6 +44,13 @@ func (s *sessions) begin(ctx context.Context) (_ context.Context, leave func(), 
 	}, nil
 }
 
+// refuse lets none begin any more, for the reason cause, and leaves those that go on.
+func (s *sessions) refuse(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = cause
+}
+
 // end ends all sessions, for the reason cause, and lets none begin.
 func (s *sessions) end(cause error) {
 	s.mu.Lock()
@@ -54,7 +61,7 @@ func (s *sessions) end(cause error) {
 	}
 }
 
-// wait waits, after end, until the sessions have left.
+// wait waits, after end or refuse, until the sessions have left.
 func (s *sessions) wait(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
