@@ -19,6 +19,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/kernel"
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/internal/version"
+	"github.com/userns-shim/userns-shim/pkg/cgroups"
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
@@ -45,6 +46,7 @@ type daemon struct {
 	db         *state.DB
 	pool       *idpool.Pool
 	witness    *hostids.Witness
+	cgroups    *cgroups.Host
 	engine     *engine.Engine
 	mounter    *mounts.Mounter
 	sandboxes  *sandbox.Manager
@@ -176,8 +178,12 @@ func ranges(extents []config.Extent) []idpool.Range {
 	return out
 }
 
-func (d *daemon) openEngine(context.Context) error {
+func (d *daemon) openEngine(context.Context) (err error) {
+	if d.cgroups, err = cgroups.New(); err != nil {
+		return err
+	}
 	e, err := engine.New(engine.Options{
+		Cgroups:             d.cgroups,
 		Address:             d.cfg.Containerd.Address,
 		Namespace:           d.cfg.Containerd.Namespace,
 		DefaultSnapshotter:  d.cfg.Containerd.Snapshotter,
@@ -318,6 +324,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		Rootfs:         d.mounter,
 		Sandbox:        d.sandboxes.Get,
 		PIDPins:        hostNamespaces{},
+		Cgroups:        d.cgroups,
 		Labels:         selinuxlabel.Host{},
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),

@@ -19,6 +19,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/pkg/cri"
+	"github.com/userns-shim/userns-shim/pkg/network"
 )
 
 const (
@@ -99,6 +100,7 @@ func (d *daemon) serveCRI(ctx context.Context, listener net.Listener) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
+		d.events.Close()
 		stopGracefully(server)
 	})
 	err := server.Serve(listener)
@@ -120,6 +122,10 @@ func stopGracefully(server *grpc.Server) {
 // recover reconciles the records with the node, sandboxes first. Its error says that containerd
 // does not answer; what cannot be recovered otherwise is logged, and left to its removal.
 func (d *daemon) recover(ctx context.Context) error {
+	sandboxes := d.sandboxes.Interrupted()
+	if err := errors.Join(network.Settle(ctx, sandboxes), d.engine.Settle(ctx, append(sandboxes, d.containers.Interrupted()...))); err != nil {
+		klog.FromContext(ctx).Error(err, "What the last run began is still under way")
+	}
 	err := errors.Join(d.sandboxes.Recover(ctx), d.containers.Recover(ctx))
 	if errors.Is(err, errdefs.ErrUnavailable) {
 		return err

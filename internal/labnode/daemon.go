@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -133,9 +135,14 @@ func (d *Daemon) answers(ctx context.Context) error {
 	return err
 }
 
-// Dial opens a gRPC connection to the CRI socket.
+// Dial opens a gRPC connection to the CRI socket. It is there again soon after a restart of the daemon: gRPC's
+// own pauses of seconds would be most of a test that kills it.
 func (d *Daemon) Dial() (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	retry := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 200 * time.Millisecond},
+		MinConnectTimeout: 5 * time.Second,
+	}
+	return grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
 }
 

@@ -17,7 +17,7 @@ type layer struct {
 // made before any container.
 var (
 	leaves = []string{
-		"pkg/ocispec/...", "pkg/mounts/...", "pkg/network/...",
+		"pkg/cgroups", "pkg/ocispec/...", "pkg/mounts/...", "pkg/network/...",
 		"pkg/idpool/...", "pkg/state/...", "pkg/stats/...", "pkg/stream/...", "pkg/checkpoint",
 	}
 	managers = []string{"pkg/sandbox/...", "pkg/container", "pkg/image"}
@@ -45,6 +45,7 @@ var layers = []layer{
 	{pkg: "pkg/image/...", may: leaves},
 
 	{pkg: "pkg/mounts/...", may: []string{"internal/kernel"}},
+	{pkg: "pkg/cgroups"},
 	{pkg: "pkg/ocispec/..."},
 	{pkg: "pkg/network/..."},
 	{pkg: "pkg/idpool/..."},
@@ -94,7 +95,7 @@ var restrictions = []restriction{
 	{
 		imports: []string{unixPackage},
 		within: []string{
-			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/container/...", "pkg/engine/...",
+			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/cgroups", "pkg/container/...", "pkg/engine/...",
 			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "pkg/stats", "internal/kernel", "internal/selftest/...",
 		},
 	},

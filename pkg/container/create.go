@@ -1,7 +1,6 @@
 package container
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +20,6 @@ import (
 
 // cleanupTimeout bounds the removal of a container that could not be made.
 const cleanupTimeout = 30 * time.Second
-
-// defaultStopSignal is for images that name none.
-const defaultStopSignal = "SIGTERM"
 
 // Create makes a container in a ready sandbox and returns its id. Nothing runs yet. The same
 // name again is ErrExists, unless the spec is the same too and the container has not started.
@@ -111,9 +107,9 @@ func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler H
 		ImageRef:    image.Ref,
 		Snapshotter: handler.Snapshotter,
 		ShimGroup:   sb.ShimGroup,
-		StopSignal:  cmp.Or(spec.StopSignal, image.Config.StopSignal, defaultStopSignal),
+		StopSignal:  stopSignal(spec.StopSignal, image.Config.StopSignal),
 		State:       StateCreating,
-		CreatedAt:   m.opts.Clock.Now(),
+		CreatedAt:   m.creationTime(sb, spec.Metadata.Name),
 
 		DeclaredVolumes: declaredVolumes(image.Config.Volumes, spec.Mounts),
 	}
@@ -121,6 +117,22 @@ func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler H
 		rec.LogPath = filepath.Join(sb.Spec.LogDirectory, spec.LogPath)
 	}
 	return rec
+}
+
+// creationTime is now, or just after the pod's latest container of that name where the clock was set back
+// since then: kubelet takes the latest for the present one, over all sandboxes of the pod.
+func (m *Manager) creationTime(sb sandbox.Record, name string) time.Time {
+	now := latest(m.opts.Clock.Now(), sb.CreatedAt)
+	for _, rec := range m.table.All() {
+		if rec.Spec.Metadata.Name != name || now.After(rec.CreatedAt) {
+			continue
+		}
+		other, err := m.opts.Sandbox(rec.SandboxID)
+		if err == nil && other.Spec.Metadata.UID == sb.Spec.Metadata.UID {
+			now = rec.CreatedAt.Add(time.Nanosecond)
+		}
+	}
+	return now
 }
 
 // checkMapping holds a container's mapping against the one that was requested for its sandbox,

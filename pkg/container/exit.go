@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
@@ -52,6 +53,7 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 		return
 	}
 	closeIO(ctx, id, p)
+	m.lookForOOM(rec)
 	if err := m.releaseRuntime(ctx, rec); err != nil {
 		logger.Error(err, "Cleanup after container")
 	}
@@ -72,7 +74,7 @@ func (m *Manager) recordExit(ctx context.Context, id string, exit Exit) (rec Rec
 	waitErr := wait.PollUntilContextCancel(ctx, exitRetry, true, func(ctx context.Context) (bool, error) {
 		rec, err = m.table.Change(id, func(rec *Record) {
 			rec.State, rec.PID = StateExited, 0
-			rec.ExitCode, rec.FinishedAt = int32(exit.Code), exit.At
+			rec.ExitCode, rec.FinishedAt = int32(exit.Code), latest(exit.At, rec.StartedAt)
 			rec.Reason = m.reason(id, exit)
 		})
 		if err != nil {
@@ -95,47 +97,28 @@ func closeIO(ctx context.Context, id string, p *process) {
 	}
 }
 
-func (m *Manager) reason(id string, exit Exit) string {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	switch {
-	case m.oom[id]:
-		return ReasonOOMKilled
-	case exit.Code == 0:
-		return ReasonCompleted
-	}
-	return ReasonError
-}
-
-// NoteOOM records that the kernel killed a process of the container for lack of memory.
-func (m *Manager) NoteOOM(id string) {
-	if !m.table.Has(id) {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.oom[id] = true
-}
-
-func (m *Manager) forgetOOM(id string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.oom, id)
-}
-
 // releaseRuntime takes away the task, the mounted root filesystem, the kept output and the hold on a
 // target's PID namespace, all idempotently.
 func (m *Manager) releaseRuntime(ctx context.Context, rec Record) error {
-	_, err := m.opts.Tasks.DeleteTask(ctx, rec.group(), rec.ID)
-	if isNotFound(err) {
-		err = nil
-	}
-	if err != nil {
-		err = fmt.Errorf("delete task: %w", err)
-	}
+	err := m.deleteTask(ctx, rec)
 	m.releaseOutput(ctx, rec.ID)
 	paths := m.Paths(rec.ID)
 	return errors.Join(err, m.opts.Rootfs.Unmount(ctx, paths.Rootfs), m.unmountVolumes(ctx, rec), m.opts.PIDPins.UnpinPID(paths.PIDNamespace))
+}
+
+// deleteTask takes the task away, and ends one that runs although its start was taken for failed: the
+// answer may have been lost with the engine.
+func (m *Manager) deleteTask(ctx context.Context, rec Record) error {
+	_, err := m.opts.Tasks.DeleteTask(ctx, rec.group(), rec.ID)
+	if errors.Is(err, errdefs.ErrFailedPrecondition) {
+		if err = m.endTask(ctx, rec); err == nil {
+			_, err = m.opts.Tasks.DeleteTask(ctx, rec.group(), rec.ID)
+		}
+	}
+	if err = ignoreNotFound(err); err != nil {
+		return fmt.Errorf("delete task: %w", err)
+	}
+	return nil
 }
 
 // process returns the running process of a container, nil when it does not run.

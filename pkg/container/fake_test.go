@@ -1,10 +1,12 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +26,7 @@ var errInjected = errors.New("injected")
 type fakeEngine struct {
 	mu        sync.Mutex
 	fail      string
+	failure   error // errInjected when nil
 	images    map[string]Image
 	snapshots map[string]bool
 	records   map[string]EngineRecord
@@ -34,6 +37,9 @@ type fakeEngine struct {
 	views     map[string]bool     // of snapshots, those that are read-only
 	content   func(target string) // fills what Mount mounts
 	pinned    map[string]string   // by path, the container whose PID namespace it is
+	oomKilled map[string]bool     // by the last element of a cgroup's path
+	signals   []uint32            // that were sent
+	onStart   func(id string)     // is called when a task was started
 	// ignoreTerm makes tasks outlive their stop signal.
 	ignoreTerm bool
 }
@@ -59,9 +65,15 @@ func newFakeEngine() *fakeEngine {
 	}
 }
 
+func (f *fakeEngine) OOMKilled(cgroup string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.oomKilled[filepath.Base(cgroup)]
+}
+
 func (f *fakeEngine) step(name string) error {
 	if f.fail == name {
-		return fmt.Errorf("%s: %w", name, errInjected)
+		return fmt.Errorf("%s: %w", name, cmp.Or(f.failure, errInjected))
 	}
 	return nil
 }
@@ -91,11 +103,13 @@ func (f *fakeEngine) left() []string {
 }
 
 // end lets the task of a container exit.
-func (f *fakeEngine) end(id string, code uint32) {
+func (f *fakeEngine) end(id string, code uint32) { f.endAt(id, code, time.Unix(1_700_000_100, 0)) }
+
+func (f *fakeEngine) endAt(id string, code uint32, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := f.tasks[id]
-	t.exit = Exit{Code: code, At: time.Unix(1_700_000_100, 0)}
+	t.exit = Exit{Code: code, At: at}
 	close(t.exited)
 }
 
@@ -169,9 +183,13 @@ func (f *fakeEngine) CreateTask(_ context.Context, _, id string, _ Stdio) (uint3
 
 func (f *fakeEngine) StartTask(_ context.Context, id string) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.tasks[id].started = true
-	return f.step("start task")
+	err := f.step("start task")
+	f.mu.Unlock()
+	if f.onStart != nil {
+		f.onStart(id)
+	}
+	return err
 }
 
 func (f *fakeEngine) WaitTask(ctx context.Context, id string) (Exit, error) {
@@ -191,6 +209,7 @@ func (f *fakeEngine) WaitTask(ctx context.Context, id string) (Exit, error) {
 
 func (f *fakeEngine) KillTask(_ context.Context, id string, signal uint32, _ bool) error {
 	f.mu.Lock()
+	f.signals = append(f.signals, signal)
 	t, ok := f.tasks[id]
 	ignore := f.ignoreTerm && signal != killSignal
 	f.mu.Unlock()
@@ -217,6 +236,13 @@ func (f *fakeEngine) DeleteTask(_ context.Context, _, id string) (Exit, error) {
 	}
 	if err := f.step("delete task"); err != nil {
 		return Exit{}, err
+	}
+	select {
+	case <-t.exited:
+	default:
+		if t.started {
+			return Exit{}, errdefs.ErrFailedPrecondition
+		}
 	}
 	delete(f.tasks, id)
 	return t.exit, nil

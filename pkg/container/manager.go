@@ -56,6 +56,12 @@ type Rootfs interface {
 	Forget(pod string)
 }
 
+// Cgroups reads cgroups of containers by their path below the hierarchies' roots.
+type Cgroups interface {
+	// OOMKilled says whether the kernel has killed a process in the cgroup for want of memory.
+	OOMKilled(path string) bool
+}
+
 // Handler is how one runtime handler runs containers.
 type Handler struct {
 	Runtime     string // containerd's name of the shim
@@ -86,6 +92,7 @@ type Options struct {
 
 	Rootfs  Rootfs
 	PIDPins PIDPins
+	Cgroups Cgroups
 	Labels  sandbox.Labels
 	// Sandbox finds the sandbox of a container as it is now.
 	Sandbox func(id string) (sandbox.Record, error)

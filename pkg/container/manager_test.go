@@ -43,7 +43,7 @@ func newNode(t *testing.T) *node {
 			Labels:  newFakeLabels(),
 			Classes: qosclass.New(qosclass.Options{}),
 			DB:      db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
-			Inspector: engine, Execs: engine, Rootfs: engine, PIDPins: engine,
+			Inspector: engine, Execs: engine, Rootfs: engine, PIDPins: engine, Cgroups: engine,
 			Clock:          clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0)),
 			Logger:         klog.Background(),
 			StateDir:       filepath.Join(dir, "run"),
@@ -251,7 +251,7 @@ func TestStartFailure(t *testing.T) {
 				t.Fatalf("got %v, want the injected error", err)
 			}
 			rec, err := n.Get(id)
-			if err != nil || rec.State != StateExited || rec.Reason != ReasonStartError || rec.ExitCode != startErrorCode {
+			if err != nil || rec.State != StateExited || rec.Reason != ReasonCannotRun || rec.ExitCode != startErrorCode {
 				t.Errorf("got %+v, %v", rec, err)
 			}
 			if err := n.Start(t.Context(), id); !errors.Is(err, ErrState) {

@@ -11,6 +11,18 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
+// Interrupted returns the ids of containers that an earlier run may have been about to start when it
+// ended.
+func (m *Manager) Interrupted() []string {
+	var ids []string
+	for _, rec := range m.table.All() {
+		if rec.State == StateCreated {
+			ids = append(ids, rec.ID)
+		}
+	}
+	return ids
+}
+
 // Recover brings the records in line with containerd before anything is served: what was half
 // made is removed, tasks that run are watched again, and exits that nobody saw are recorded.
 // It goes on after an error, which names the container; an error that wraps errdefs.ErrUnavailable means that containerd does not answer
@@ -43,9 +55,10 @@ func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]Task
 	case StateCreated:
 		// A task without a record of its start belongs to a Start that did not come to its end.
 		if found {
-			return m.startFailed(ctx, rec, errors.New("userns-shim ended while the container started"))
+			return m.startFailed(ctx, rec, fmt.Errorf("start container %s: userns-shim ended meanwhile", rec.ID))
 		}
-		return m.recoverCreated(ctx, rec)
+		// That it has no task does not mean that nothing of one is left.
+		return errors.Join(m.deleteTask(ctx, rec), m.recoverCreated(ctx, rec))
 	case StateRunning:
 		if !found {
 			return m.lost(ctx, rec)

@@ -78,7 +78,8 @@ const (
 	ReasonCompleted  = "Completed"
 	ReasonError      = "Error"
 	ReasonOOMKilled  = "OOMKilled"
-	ReasonStartError = "StartError"
+	ReasonCannotRun  = "ContainerCannotRun" // the runtime refused its process
+	ReasonStartError = "StartError"         // the node could not start it
 	ReasonUnknown    = "Unknown"
 )
 

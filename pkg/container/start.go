@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
@@ -20,12 +22,13 @@ const startErrorCode = 128
 // process is a task that runs: its stdio, and a channel that is closed once its exit is
 // recorded.
 type process struct {
-	io   *stream.ContainerIO
-	done chan struct{}
+	io        *stream.ContainerIO
+	done      chan struct{}
+	signalled atomic.Bool // the stop signal was sent
 }
 
 // Start runs a created container. When its process cannot be started the container has
-// exited with the reason StartError, and the error says why.
+// exited with the reason ContainerCannotRun or StartError, and the error says why.
 func (m *Manager) Start(ctx context.Context, id string) error {
 	rec, err := m.Get(id)
 	if err != nil {
@@ -45,7 +48,8 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	}
 	if err := m.start(ctx, sb, rec); err != nil {
 		defer m.untrack(rec.ID)
-		return m.startFailed(ctx, rec, fmt.Errorf("%w: %w", ErrStart, err))
+		err = fmt.Errorf("start container %s: %w: %w", rec.ID, ErrStart, err)
+		return errors.Join(err, m.startFailed(ctx, rec, err))
 	}
 	return nil
 }
@@ -132,12 +136,14 @@ func (m *Manager) runTask(ctx context.Context, sb sandbox.Record, rec *Record) e
 	if err := m.opts.Plugins.Tell(ctx, StepStart, sb, *rec); err != nil {
 		return err
 	}
+	// Before the process can run: no exit is earlier than the start.
+	rec.StartedAt = latest(m.opts.Clock.Now(), rec.CreatedAt)
 	if rec.Restored == nil { // what goes on from a checkpoint runs already
 		if err := m.opts.Tasks.StartTask(ctx, rec.ID); err != nil {
-			return err
+			return refusal(err)
 		}
 	}
-	rec.State, rec.StartedAt = StateRunning, m.opts.Clock.Now()
+	rec.State = StateRunning
 	if err := m.table.Save(*rec); err != nil {
 		return err
 	}
@@ -165,23 +171,45 @@ func (m *Manager) createTask(ctx context.Context, sb sandbox.Record, rec Record,
 	if rec.Restored != nil {
 		return m.launchRestored(ctx, rec, stdio)
 	}
-	return m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, stdio)
+	pid, err := m.opts.Tasks.CreateTask(ctx, rec.group(), rec.ID, stdio)
+	return pid, refusal(err)
 }
 
-// startFailed records that the container will never run, and takes its task away, which may
-// run where only the record of that could not be written.
+// startFailed records that the container will never run and why, and takes its task away, which may
+// run where only the record of that could not be written. Its error is that something is left.
 func (m *Manager) startFailed(ctx context.Context, rec Record, cause error) error {
-	cause = fmt.Errorf("start container %s: %w", rec.ID, cause)
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	now := m.opts.Clock.Now()
-	rec.State, rec.Reason, rec.Message = StateExited, ReasonStartError, cause.Error()
+	rec.State, rec.Reason, rec.Message = StateExited, startReason(cause), cause.Error()
 	rec.ExitCode, rec.PID = startErrorCode, 0
-	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), now
-	err := errors.Join(cause, m.endTask(clean, rec), m.releaseRuntime(clean, rec), m.table.Save(rec))
+	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), latest(now, rec.CreatedAt)
+	ended := errors.Join(m.endTask(clean, rec), m.releaseRuntime(clean, rec))
+	if ended != nil {
+		m.releaseLater(rec)
+	}
+	err := errors.Join(ended, m.table.Save(rec))
 	m.tell(clean, StepStopped, rec)
 	m.notify(sandbox.EventStopped, rec)
 	return err
+}
+
+// releaseLater goes on until nothing of a task is left that counts as exited: it may run, and the engine
+// was away when it was to be ended.
+func (m *Manager) releaseLater(rec Record) {
+	m.watchers.Go(func() {
+		// The error says that the daemon ends; its next run finds the task.
+		_ = wait.PollUntilContextCancel(m.life, exitRetry, false, func(ctx context.Context) (bool, error) {
+			m.locks.Lock(rec.ID)
+			defer m.unlock(rec.ID)
+			if _, err := m.Get(rec.ID); err != nil {
+				return true, nil // removed meanwhile
+			}
+			bounded, cancel := context.WithTimeout(ctx, cleanupTimeout)
+			defer cancel()
+			return m.releaseRuntime(bounded, rec) == nil, nil
+		})
+	})
 }
 
 // endTask kills a task that nobody watches, and waits for its end. No task is done.

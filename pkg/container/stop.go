@@ -25,8 +25,9 @@ const killSignal = 9
 func isNotFound(err error) bool { return errors.Is(err, errdefs.ErrNotFound) }
 
 // Stop sends the container's stop signal, waits for at most grace, and kills all its processes.
-// It returns once the exit is recorded. A container that does not run is stopped already.
-// When it returns plugins know of it too.
+// It returns once the exit is recorded. A container that does not run is stopped already. When it
+// returns plugins know of it too. As on containerd, the signal is sent once: a Stop beside or after
+// another only waits for its own grace, so a shorter one shortens what is left of a longer.
 func (m *Manager) Stop(ctx context.Context, id string, grace time.Duration) error {
 	rec, err := m.Get(id)
 	if err != nil {
@@ -56,7 +57,7 @@ func (m *Manager) stop(ctx context.Context, rec Record, grace time.Duration) err
 		return nil
 	}
 	if grace > 0 {
-		if err := m.kill(ctx, rec, false); err != nil {
+		if err := m.signalOnce(ctx, rec, p); err != nil {
 			return err
 		}
 		if waitFor(ctx, p, grace) {
@@ -68,6 +69,18 @@ func (m *Manager) stop(ctx context.Context, rec Record, grace time.Duration) err
 		klog.FromContext(ctx).V(2).Info("Container outlived its grace period", "container", rec.ID, "grace", grace)
 	}
 	return m.forceStop(ctx, rec, p)
+}
+
+// signalOnce sends the stop signal unless that was done before.
+func (m *Manager) signalOnce(ctx context.Context, rec Record, p *process) error {
+	if !p.signalled.CompareAndSwap(false, true) {
+		return nil
+	}
+	err := m.kill(ctx, rec, false)
+	if err != nil {
+		p.signalled.Store(false)
+	}
+	return err
 }
 
 // forceStop kills every process of the container and waits for the exit. It kills again and

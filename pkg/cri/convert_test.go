@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/sys/signal"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -243,6 +244,9 @@ func TestStopSignalRoundTrip(t *testing.T) {
 		}
 		if got := signalOf(stopSignal(runtimeapi.Signal(value))); got != runtimeapi.Signal(value) {
 			t.Errorf("%s became %q and then %s", name, stopSignal(runtimeapi.Signal(value)), got)
+		}
+		if _, err := signal.ParseSignal(stopSignal(runtimeapi.Signal(value))); err != nil {
+			t.Errorf("%s cannot be sent: %v", name, err)
 		}
 	}
 }

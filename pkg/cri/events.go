@@ -1,10 +1,11 @@
 package cri
 
 import (
-	"errors"
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
@@ -14,58 +15,92 @@ import (
 // off: kubelet then lists again and subscribes anew, so nothing is lost for good.
 const eventBacklog = 1000
 
-// errLagging is what a subscriber that was cut off gets.
-var errLagging = errors.New("events come faster than they are taken; list again")
+// What a subscriber gets that is cut off.
+var (
+	errLagging = status.Error(codes.ResourceExhausted, "events come faster than they are taken; list again")
+	errEnding  = status.Error(codes.Unavailable, "userns-shim ends")
+)
 
 // Events hands what happens to every subscriber. The zero value is ready for use.
 type Events struct {
 	mu          sync.Mutex
-	subscribers map[chan sandbox.Event]struct{} // guarded by mu
+	subscribers map[*subscriber]struct{} // guarded by mu
+	closed      bool                     // guarded by mu
 }
 
-// Publish never blocks.
+// subscriber is one who listens: its events as messages, in a channel that is closed when it is cut off.
+type subscriber struct {
+	render   func(sandbox.Event) *runtimeapi.ContainerEventResponse
+	messages chan *runtimeapi.ContainerEventResponse
+	reason   error // set before messages is closed
+}
+
+// Publish never blocks. Messages are made here and not when they are sent: each shows the pod as it was when the
+// event happened, or at most what has happened since.
 func (e *Events) Publish(event sandbox.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for ch := range e.subscribers {
+	for sub := range e.subscribers {
 		select {
-		case ch <- event:
+		case sub.messages <- sub.render(event):
 		default:
-			delete(e.subscribers, ch)
-			close(ch)
+			e.cutLocked(sub, errLagging)
 		}
 	}
 }
 
-// subscribe returns a channel that is closed when its reader lags, and a function that ends it.
-func (e *Events) subscribe() (events <-chan sandbox.Event, cancel func()) {
-	ch := make(chan sandbox.Event, eventBacklog)
+func (e *Events) cutLocked(sub *subscriber, reason error) {
+	delete(e.subscribers, sub)
+	sub.reason = reason
+	close(sub.messages)
+}
+
+// Close cuts all subscribers off, and those that come later: a server that ends gracefully waits for their calls.
+func (e *Events) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.subscribers == nil {
-		e.subscribers = map[chan sandbox.Event]struct{}{}
-	}
-	e.subscribers[ch] = struct{}{}
-	return ch, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.subscribers, ch)
+	e.closed = true
+	for sub := range e.subscribers {
+		e.cutLocked(sub, errEnding)
 	}
 }
 
-// GetContainerEvents streams events from now on, until the client goes.
+// subscribe returns a subscriber from now on, and a function that ends it.
+func (e *Events) subscribe(render func(sandbox.Event) *runtimeapi.ContainerEventResponse) (sub *subscriber, cancel func()) {
+	sub = &subscriber{render: render, messages: make(chan *runtimeapi.ContainerEventResponse, eventBacklog)}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.subscribers == nil {
+		e.subscribers = map[*subscriber]struct{}{}
+	}
+	e.subscribers[sub] = struct{}{}
+	if e.closed {
+		e.cutLocked(sub, errEnding)
+	}
+	return sub, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.subscribers, sub)
+	}
+}
+
+// GetContainerEvents streams events from now on, until the client goes. That the client is
+// subscribed it sees by the header, which comes before any event.
 func (s *runtimeService) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
-	events, cancel := s.Events.subscribe()
+	sub, cancel := s.Events.subscribe(s.containerEvent)
 	defer cancel()
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-stream.Context().Done():
 			return nil
-		case event, ok := <-events:
+		case message, ok := <-sub.messages:
 			if !ok {
-				return errLagging
+				return sub.reason
 			}
-			if err := stream.Send(s.containerEvent(event)); err != nil {
+			if err := stream.Send(message); err != nil {
 				return err
 			}
 		}
@@ -79,8 +114,8 @@ var eventKinds = map[sandbox.EventKind]runtimeapi.ContainerEventType{
 	sandbox.EventDeleted: runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT,
 }
 
-// containerEvent adds the statuses of the pod as they are now, which spares kubelet to ask. A
-// sandbox that is gone has none.
+// containerEvent adds the statuses of the pod, which spares kubelet to ask. A sandbox that is gone comes with
+// its last: kubelet passes over events of pods that it cannot name.
 func (s *runtimeService) containerEvent(event sandbox.Event) *runtimeapi.ContainerEventResponse {
 	resp := &runtimeapi.ContainerEventResponse{
 		ContainerId:        event.ID,
@@ -88,6 +123,9 @@ func (s *runtimeService) containerEvent(event sandbox.Event) *runtimeapi.Contain
 		CreatedAt:          event.At.UnixNano(),
 	}
 	rec, err := s.Sandboxes.Get(event.SandboxID)
+	if event.Last != nil {
+		rec, err = *event.Last, nil
+	}
 	if err != nil {
 		return resp
 	}

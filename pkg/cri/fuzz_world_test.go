@@ -231,7 +231,8 @@ func (w *fuzzWorld) newContainers(tb testing.TB, logger klog.Logger, notify func
 	runc := container.Handler{Runtime: "io.containerd.runc.v2", BinaryName: "runc", Snapshotter: "overlayfs"}
 	m, err := container.New(container.Options{
 		DB: w.db, Images: w.engine, Snapshots: w.engine, Records: w.engine, Tasks: w.engine, Inspector: w.engine,
-		Execs: w.engine, Consoles: w.engine, Updates: w.engine, Checkpoints: w.engine, Diffs: w.engine, Rootfs: w.engine, PIDPins: w.engine, Labels: fuzzLabels{},
+		Execs: w.engine, Consoles: w.engine, Updates: w.engine, Checkpoints: w.engine, Diffs: w.engine, Rootfs: w.engine, PIDPins: w.engine,
+		Cgroups: w.engine, Labels: fuzzLabels{},
 		Sandbox: w.sandboxes.Get, Clock: clock.RealClock{}, Logger: logger, Notify: notify,
 		StateDir: w.dirs.state, RootDir: w.dirs.root,
 		Handlers: map[string]container.Handler{"runc": runc, "always": runc, "never": runc}, DefaultHandler: "runc",

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/userns-shim/userns-shim/pkg/cgroups"
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/image"
 )
@@ -33,6 +34,8 @@ type Options struct {
 	PullProgressTimeout time.Duration
 	// MaxConcurrentDownloads bounds the layers that one pull fetches at a time; 3 when zero.
 	MaxConcurrentDownloads int
+	// Cgroups removes those that interrupted creates of tasks leave; the machine's when nil.
+	Cgroups Cgroups
 	// CallTimeout bounds one call to containerd that is not known to be long; two minutes when zero.
 	CallTimeout time.Duration
 }
@@ -77,6 +80,13 @@ func New(opts Options) (*Engine, error) {
 	}
 	if opts.Namespace == "" {
 		return nil, fmt.Errorf("containerd namespace is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	if opts.Cgroups == nil {
+		host, err := cgroups.New()
+		if err != nil {
+			return nil, err
+		}
+		opts.Cgroups = host
 	}
 	if opts.DefaultSnapshotter == "" {
 		opts.DefaultSnapshotter = "overlayfs"

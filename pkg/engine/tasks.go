@@ -152,7 +152,8 @@ func (e *Engine) ended(ctx context.Context, id string) bool {
 }
 
 // DeleteTask deletes an exited task, and one that never started after killing it. A running task is
-// an error that wraps errdefs.ErrFailedPrecondition.
+// an error that wraps errdefs.ErrFailedPrecondition. Where containerd knows no such task, what an interrupted
+// create has left of it is taken away before that is said.
 func (e *Engine) DeleteTask(ctx context.Context, group, id string) (container.Exit, error) {
 	if err := e.stopUnstarted(ctx, id); err != nil {
 		return container.Exit{}, fmt.Errorf("delete task %s: %w", id, err)
@@ -174,10 +175,19 @@ func (e *Engine) DeleteTask(ctx context.Context, group, id string) (container.Ex
 	resp, err := e.client.TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
 	err = errgrpc.ToNative(err)
 	switch {
-	case err == nil || errdefs.IsNotFound(err):
+	case err == nil:
 		result = taskAbsent
 		if last {
 			e.logEnd(ctx, t, e.endShim(ctx, t, socket))
+		}
+	case errdefs.IsNotFound(err):
+		if serr := e.sweep(ctx, t, id); serr != nil {
+			return container.Exit{}, fmt.Errorf("delete what is left of task %s: %w", id, serr)
+		}
+		result = taskAbsent
+		if last {
+			// Containerd, which has told no shim to shut down, may not know of this one.
+			e.logEnd(ctx, t, errors.Join(e.shutDownShim(ctx, t.name), e.endShim(ctx, t, socket)))
 		}
 	case ambiguous(err):
 		result = taskUnknown

@@ -19,11 +19,18 @@ type Event struct {
 	ID        string
 	SandboxID string
 	At        time.Time
+	// Last is a deleted sandbox as it was, which nobody can look up any more.
+	Last *Record
 }
 
 // notify tells of what happened to the sandbox itself.
 func (m *Manager) notify(kind EventKind, rec Record) {
-	if m.opts.Notify != nil {
-		m.opts.Notify(Event{Kind: kind, ID: rec.ID, SandboxID: rec.ID, At: m.opts.Clock.Now()})
+	if m.opts.Notify == nil {
+		return
 	}
+	event := Event{Kind: kind, ID: rec.ID, SandboxID: rec.ID, At: m.opts.Clock.Now()}
+	if kind == EventDeleted {
+		event.Last = &rec
+	}
+	m.opts.Notify(event)
 }

@@ -15,6 +15,12 @@ func (md Metadata) key() string {
 	return strings.Join([]string{md.Namespace, md.Name, md.UID, strconv.FormatUint(uint64(md.Attempt), 10)}, "/")
 }
 
+// samePod says whether two sandboxes are attempts of one pod.
+func (md Metadata) samePod(other Metadata) bool {
+	other.Attempt = md.Attempt
+	return md == other
+}
+
 // Bucket holds the records of sandboxes in the state database.
 const Bucket = "sandboxes"
 

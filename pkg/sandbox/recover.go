@@ -8,6 +8,17 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// Interrupted returns the ids of sandboxes that an earlier run was bringing up or taking away when it ended.
+func (m *Manager) Interrupted() []string {
+	var ids []string
+	for _, rec := range m.table.All() {
+		if rec.Phase == PhaseCreating || rec.Phase == PhaseStopped && !rec.tornDown() {
+			ids = append(ids, rec.ID)
+		}
+	}
+	return ids
+}
+
 // Recover brings the records in line with the node before anything is served: what was
 // half made is removed, a sandbox whose pins are gone, as after a reboot, is stopped, and
 // processes are watched again. It goes on after an error, which names the sandbox and leaves it

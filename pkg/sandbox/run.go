@@ -77,7 +77,7 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 		ID:        state.NewID(),
 		Spec:      spec,
 		Phase:     PhaseCreating,
-		CreatedAt: m.opts.Clock.Now(),
+		CreatedAt: m.creationTime(spec.Metadata),
 		BootID:    m.opts.BootID,
 		NetworkUp: spec.Namespaces.Network != ModeNode,
 		ProcessUp: spec.Namespaces.PID == ModePod,
@@ -113,6 +113,18 @@ func (m *Manager) tryReserve(ctx context.Context, rec *Record, looked bool) (exi
 		return m.table.Put(tx, *rec)
 	})
 	return existed, err
+}
+
+// creationTime is now, or just after the pod's latest sandbox where the clock was set back since
+// then: kubelet takes the latest for the pod's present one.
+func (m *Manager) creationTime(md Metadata) time.Time {
+	now := m.opts.Clock.Now().Round(0) // without it, times of one run compare by a clock that is never set
+	for _, rec := range m.table.All() {
+		if rec.Spec.Metadata.samePod(md) && !now.After(rec.CreatedAt) {
+			now = rec.CreatedAt.Add(time.Nanosecond)
+		}
+	}
+	return now
 }
 
 // bringUp takes a reserved sandbox to PhaseReady. What it leaves behind on an error is removed

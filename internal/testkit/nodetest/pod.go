@@ -111,9 +111,14 @@ func (n *Node) TryRunPod(t testing.TB, req *runtimeapi.RunPodSandboxRequest) (*P
 	if err != nil {
 		return nil, err
 	}
-	pod := &Pod{ID: resp.PodSandboxId, Request: req, node: n}
+	pod := n.PodOf(resp.PodSandboxId, req)
 	t.Cleanup(func() { pod.Remove(t) })
 	return pod, nil
+}
+
+// PodOf is the pod that a request made; its removal is the caller's.
+func (n *Node) PodOf(id string, req *runtimeapi.RunPodSandboxRequest) *Pod {
+	return &Pod{ID: id, Request: req, node: n}
 }
 
 // Stop stops the pod and all its containers.
@@ -136,6 +141,12 @@ func (p *Pod) Remove(t testing.TB) {
 	if _, err := p.node.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {
 		t.Errorf("RemovePodSandbox: %v", err)
 	}
+	p.RemoveFiles(t)
+}
+
+// RemoveFiles removes what is kubelet's of a pod: its logs and its cgroup.
+func (p *Pod) RemoveFiles(t testing.TB) {
+	t.Helper()
 	if err := os.RemoveAll(p.Request.Config.LogDirectory); err != nil {
 		t.Error(err)
 	}

@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"k8s.io/klog/v2"
+
+	"github.com/userns-shim/userns-shim/pkg/stats"
+)
+
+// Containerd stops creating a task when the client that asked for it goes away, and forgets the
+// task. What its shim and the OCI runtime had begun by then nobody ends: a shim without a task, a container that only its shim knows,
+// processes and a cgroup that only the OCI runtime's files tell of. So a task that containerd does not
+// know is looked for in those places before it counts as deleted.
+
+// Cgroups removes cgroups of containers.
+type Cgroups interface {
+	// Remove kills what is left in a cgroup and removes it. One that is not there is done.
+	Remove(ctx context.Context, path string) error
+}
+
+// runtimeRoot is where the runc shim lets OCI runtimes keep their state, by namespace and container.
+const runtimeRoot = "/run/containerd/runc"
+
+// sweep takes away what an interrupted create left of a task that containerd does not know. A container without
+// a record has none: the record is deleted last.
+func (e *Engine) sweep(ctx context.Context, t *turn, id string) error {
+	rec, err := e.client.ContainerService().Get(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(rec.Spec.GetValue(), &spec); err != nil {
+		return fmt.Errorf("read specification: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	defer cancel()
+	state := filepath.Join(runtimeRoot, e.opts.Namespace, id)
+	if _, err := os.Stat(state); err == nil {
+		klog.FromContext(ctx).Info("Removing what an interrupted create left of a task", "container", id, "group", t.name)
+		if err := e.deleteInShim(ctx, t.name, id); err != nil {
+			// The shim is in the way of nothing that follows.
+			klog.FromContext(ctx).Error(err, "Shim does not delete a task that containerd does not know", "container", id)
+		}
+	}
+	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
+		if err := e.opts.Cgroups.Remove(ctx, stats.CgroupPath(spec.Linux.CgroupsPath)); err != nil {
+			return err
+		}
+	}
+	return removeState(state)
+}
+
+// deleteInShim kills and deletes a task in its group's shim.
+func (e *Engine) deleteInShim(ctx context.Context, group, id string) error {
+	shim, err := e.dialShim(ctx, group)
+	if err != nil || shim == nil {
+		return err
+	}
+	return errors.Join(shim.deleteTask(ctx, id), shim.close())
+}
+
+// shutDownShim tells a group's shim to end, which it does when it has no task. Where none listens there is
+// nothing to do.
+func (e *Engine) shutDownShim(ctx context.Context, group string) error {
+	shim, err := e.dialShim(ctx, group)
+	if err != nil || shim == nil {
+		return err
+	}
+	return errors.Join(shim.shutDown(ctx), shim.close())
+}
+
+// removeState removes the OCI runtime's own directory of a container that is no more. It holds files, FIFOs and
+// sockets, and no directories.
+func removeState(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list the runtime's state: %w", err)
+	}
+	for _, entry := range entries {
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

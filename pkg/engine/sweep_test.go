@@ -1,0 +1,145 @@
+package engine_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit"
+	"github.com/userns-shim/userns-shim/pkg/container"
+)
+
+// runtimeState is where runc keeps what it knows of a container.
+func (b *box) runtimeState() string {
+	return filepath.Join("/run/containerd/runc", labnode.Namespace, b.id)
+}
+
+// wantSwept deletes a task that containerd does not know, and wants its process and runc's state gone. What else can be
+// left, the lab's check of leaks finds.
+func (b *box) wantSwept(t *testing.T, pid int) {
+	t.Helper()
+	if state, err := b.l.TaskState(t.Context(), b.id); !errdefs.IsNotFound(err) {
+		t.Fatalf("containerd knows the task: %+v, %v", state, err)
+	}
+	if _, err := b.l.DeleteTask(t.Context(), b.group, b.id); !errdefs.IsNotFound(err) {
+		t.Errorf("DeleteTask: %v, want not found", err)
+	}
+	if _, err := os.Stat(b.runtimeState()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("state of the OCI runtime: %v, want none", err)
+	}
+	awaitGone(t, pid)
+}
+
+// forget makes containerd forget a task, as it does when the client that has it created goes away.
+func (l *lab) forget(t *testing.T, boxes ...*box) {
+	t.Helper()
+	if err := l.containerd.Kill9(); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range boxes {
+		if err := os.RemoveAll(filepath.Join(l.containerd.State, "io.containerd.runtime.v2.task", labnode.Namespace, b.id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.containerd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, l.Engine)
+}
+
+// TestTaskThatOnlyItsShimKnows is deleted with its shim, and without it where another task is in the shim.
+func TestTaskThatOnlyItsShimKnows(t *testing.T) {
+	l := newLab(t)
+	demo := l.pull(labimage.Demo)
+	group := newID()
+	alone := l.newBox(demo, newID(), "sleep", "1000")
+	forgotten := l.newBox(demo, group, "sleep", "1000")
+	known := l.newBox(demo, group, "sleep", "1000")
+	pids := map[*box]int{}
+	for _, b := range []*box{alone, forgotten, known} {
+		b.start(container.Stdio{})
+		pids[b] = l.pid(b)
+	}
+	shim := parent(t, pids[alone])
+	l.forget(t, alone, forgotten)
+	alone.wantSwept(t, pids[alone])
+	awaitGone(t, shim)
+	forgotten.wantSwept(t, pids[forgotten])
+	wantStatus(t, l, known.id, "running")
+	fresh := l.newBox(demo, group, "true")
+	if code, _ := fresh.run(); code != 0 {
+		t.Errorf("a new task of the group exits with %d", code)
+	}
+}
+
+// TestTaskThatOnlyTheRuntimeKnows has neither a shim nor containerd any more.
+func TestTaskThatOnlyTheRuntimeKnows(t *testing.T) {
+	l := newLab(t)
+	b := l.newBox(l.pull(labimage.Demo), newID(), "sleep", "1000")
+	bundle := t.TempDir()
+	config, err := json.Marshal(b.spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Its output stays /dev/null: the container inherits it, and a pipe would not end before that.
+	log := filepath.Join(bundle, "log")
+	create := exec.Command(testkit.RequireBin(t, "runc"), "--root", filepath.Dir(b.runtimeState()), "--log", log,
+		"create", "--bundle", bundle, "--pid-file", filepath.Join(bundle, "pid"), b.id)
+	if err := create.Run(); err != nil {
+		t.Fatalf("runc create: %v: %s", err, labnode.LogTail(log))
+	}
+	text, err := os.ReadFile(filepath.Join(bundle, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if err := json.Unmarshal(text, &pid); err != nil {
+		t.Fatal(err)
+	}
+	b.wantSwept(t, pid)
+}
+
+// TestSettleWaitsForThoseAtWork: for the tasks that are asked for, and for no shim that is just there.
+func TestSettleWaitsForThoseAtWork(t *testing.T) {
+	l := newLab(t)
+	b := l.newBox(l.pull(labimage.Demo), newID(), "sleep", "1000")
+	b.start(container.Stdio{})
+	for _, tc := range []struct {
+		name string
+		args []string
+		wait bool
+	}{
+		{"runc", []string{"--root", "/run/containerd/runc/k8s.io", "create", "--bundle", "/b", b.id}, true},
+		{"shim", []string{"-namespace", "k8s.io", "-id", b.id, "start"}, true},
+		{"runc of another", []string{"create", newID()}, false},
+		{"tail", []string{"-f", "/logs/" + b.id}, false},
+	} {
+		// sh -c with a script of its own shows the rest as arguments.
+		cmd := exec.Command("sh", append([]string{"-c", "sleep 0.6; :", tc.name}, tc.args...)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := l.Settle(t.Context(), []string{b.id}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); (took > 500*time.Millisecond) != tc.wait {
+			t.Errorf("%s was waited for %s", tc.name, took)
+		}
+		_ = cmd.Wait()
+	}
+}

@@ -1,0 +1,209 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+)
+
+// The kill tests' load: pods side by side, each with containers that come and go. Half of the pods have a user namespace, and
+// half of those a shared PID namespace.
+const (
+	killWorkers  = 4
+	killedShim   = 30 // times that userns-shim is killed
+	killedEngine = 8  // times that containerd is
+)
+
+// TestKillAtAnyTimeLeavesNothing kills userns-shim again and again while pods and containers are created, started and
+// removed. Whatever it was doing, all can be removed afterwards, and nothing is left.
+func TestKillAtAnyTimeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	load := startLoad(t, n)
+	for range killedShim {
+		load.goOn(t.Context())
+		if err := n.Daemon.Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Daemon.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load.stop(t)
+}
+
+// TestKillOfContainerdAtAnyTimeLeavesNothing does the same to containerd.
+func TestKillOfContainerdAtAnyTimeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	load := startLoad(t, n)
+	for range killedEngine {
+		load.goOn(t.Context())
+		if err := n.Containerd.Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Containerd.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitReady(t, n)
+	load.stop(t)
+	// containerd renames a bundle before it removes it, and looks at no such directory again.
+	hidden, err := filepath.Glob(filepath.Join(n.Containerd.State, "io.containerd.runtime.v2.task", labnode.Namespace, ".*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range hidden {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// load is what goes on while daemons are killed. Any call of it may fail.
+type load struct {
+	node    *nodetest.Node
+	image   string
+	end     context.CancelFunc
+	workers sync.WaitGroup
+
+	calls   atomic.Int64 // that succeeded
+	started atomic.Int64 // containers
+
+	mu   sync.Mutex
+	pods []*nodetest.Pod // all that were asked for, with an empty id where no answer came
+}
+
+// goOn lets the load get some calls done, a few seconds at most, and then go on for a random moment: however slow the
+// machine, kills meet every step.
+func (l *load) goOn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for target := l.calls.Load() + rand.Int64N(24); l.calls.Load() < target && ctx.Err() == nil; {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+}
+
+func startLoad(t *testing.T, n *nodetest.Node) *load {
+	t.Helper()
+	l := &load{node: n, image: n.Image(t, labimage.Demo)}
+	ctx, end := context.WithCancel(t.Context())
+	l.end = end
+	for i := range killWorkers {
+		l.workers.Go(func() {
+			for ctx.Err() == nil {
+				l.pod(ctx, t, i)
+			}
+		})
+	}
+	return l
+}
+
+// pod is one pod's life.
+func (l *load) pod(ctx context.Context, t *testing.T, kind int) {
+	var opts []nodetest.PodOption
+	if kind%2 == 1 {
+		opts = append(opts, nodetest.HostUsers)
+	}
+	if kind/2 == 1 {
+		opts = append(opts, func(req *runtimeapi.RunPodSandboxRequest) {
+			req.Config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+		})
+	}
+	req := l.node.PodRequest(t, opts...)
+	if err := os.MkdirAll(req.Config.LogDirectory, 0o755); err != nil {
+		t.Error(err)
+		return
+	}
+	pod := l.node.PodOf("", req)
+	l.mu.Lock()
+	l.pods = append(l.pods, pod)
+	l.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	resp, err := l.node.Runtime.RunPodSandbox(bounded, req, grpc.WaitForReady(true))
+	if err != nil {
+		time.Sleep(20 * time.Millisecond)
+		return
+	}
+	l.calls.Add(1)
+	pod.ID = resp.PodSandboxId
+	for range 3 {
+		l.container(bounded, pod)
+	}
+	if rand.IntN(2) == 0 {
+		_, err := l.node.Runtime.RemovePodSandbox(bounded, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod.ID})
+		l.count(err)
+	}
+}
+
+func (l *load) container(ctx context.Context, pod *nodetest.Pod) {
+	command := [][]string{{"true"}, {"sleep", "1000"}}[rand.IntN(2)]
+	c, err := pod.TryCreate(ctx, pod.ContainerConfig(l.image, nodetest.Command(command...)))
+	if err != nil {
+		return
+	}
+	l.calls.Add(1)
+	err = c.TryStart(ctx)
+	if err == nil {
+		l.calls.Add(1)
+		l.started.Add(1)
+	}
+	if rand.IntN(2) == 0 {
+		_, err := l.node.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID})
+		l.count(err)
+	}
+}
+
+func (l *load) count(err error) {
+	if err == nil {
+		l.calls.Add(1)
+	}
+}
+
+// stop ends the load and removes all pods, those whose requests got no answer among them.
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	l.end()
+	l.workers.Wait()
+	if l.started.Load() < 5 {
+		t.Errorf("only %d containers were ever started: this tests too little", l.started.Load())
+	}
+	t.Logf("%d pods, %d containers started", len(l.pods), l.started.Load())
+	list, err := l.node.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range list.Items {
+		if err := l.removePod(t.Context(), pod.Id); err != nil {
+			t.Errorf("remove pod %s: %v", pod.Id, err)
+		}
+	}
+	for _, pod := range l.pods {
+		pod.RemoveFiles(t)
+	}
+}
+
+func (l *load) removePod(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if _, err := l.node.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	_, err := l.node.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
+	return err
+}
