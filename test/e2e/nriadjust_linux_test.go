@@ -306,6 +306,11 @@ func TestNRIUpdatesContainers(t *testing.T) {
 		third.Stop(t, 0)
 		want(c, 75)
 		plugin.answer(t, pluginScript{})
+		// A plugin that comes late may change what it is shown.
+		late := newPlugin(t)
+		late.answer(t, pluginScript{Update: map[string][]json.RawMessage{"Synchronize": {memoryUpdate(t, c, 85)}}})
+		late.start(t, n, "20")
+		want(c, 85)
 	})
 }
 
