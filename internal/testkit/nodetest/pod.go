@@ -111,9 +111,7 @@ func (n *Node) TryRunPod(t testing.TB, req *runtimeapi.RunPodSandboxRequest) (*P
 	if err != nil {
 		return nil, err
 	}
-	pod := n.PodOf(resp.PodSandboxId, req)
-	t.Cleanup(func() { pod.Remove(t) })
-	return pod, nil
+	return n.Adopt(t, resp.PodSandboxId, req), nil
 }
 
 // PodOf is the pod that a request made; its removal is the caller's.
@@ -207,10 +205,10 @@ func (p *Pod) logPath(relative string) string {
 	return filepath.Join(p.Request.Config.LogDirectory, relative)
 }
 
-// Adopt returns a pod that the runtime made by another call than RunPodSandbox, and removes it when the test ends.
+// Adopt returns the pod that a request made, by whatever call, and removes it when the test ends.
 func (n *Node) Adopt(t testing.TB, id string, req *runtimeapi.RunPodSandboxRequest) *Pod {
 	t.Helper()
-	pod := &Pod{ID: id, Request: req, node: n}
+	pod := n.PodOf(id, req)
 	t.Cleanup(func() { pod.Remove(t) })
 	return pod
 }
