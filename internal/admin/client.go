@@ -60,9 +60,11 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 // call sends a request, with a JSON body unless that is nil, and decodes the answer. What the daemon
 // refuses is an error with its words, ErrInvalid, ErrNotFound or ErrConflict.
 func call[T any](ctx context.Context, c *Client, method, path string, request any) (body T, err error) {
-	text, err := json.Marshal(request)
-	if err != nil {
-		return body, err
+	var text []byte
+	if request != nil {
+		if text, err = json.Marshal(request); err != nil {
+			return body, err
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://userns-shim"+path, bytes.NewReader(text))
 	if err != nil {
