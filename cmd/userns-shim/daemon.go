@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
-	"k8s.io/utils/clock"
 
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/internal/kernel"
@@ -30,13 +26,11 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/nri"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
-	"github.com/userns-shim/userns-shim/pkg/ocispec/selinuxlabel"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
 	"github.com/userns-shim/userns-shim/pkg/stats"
 	"github.com/userns-shim/userns-shim/pkg/stream"
-	"github.com/userns-shim/userns-shim/pkg/stream/fdstore"
 )
 
 // daemon is everything that runs, wired together.
@@ -126,58 +120,6 @@ func (d *daemon) close() error {
 	return errors.Join(errs...)
 }
 
-// openState opens the database and the id pool in it.
-func (d *daemon) openState(ctx context.Context) error {
-	db, err := state.Open(state.Options{Path: filepath.Join(d.cfg.Root, "state.db"), ObserveCommit: d.metrics.ObserveCommit})
-	if err != nil {
-		return err
-	}
-	d.db = db
-	d.closers = append(d.closers, db)
-	d.witness = hostids.NewWitness(hostids.WitnessOptions{
-		Proc:   "/proc",
-		Layers: layers{engine: d.engine, snapshotters: slices.Compact(slices.Sorted(maps.Values(d.snapshotters())))},
-	})
-	opts := poolOptions(d.cfg.IDPool)
-	if d.cfg.IDPool.KubeletExtents.Auto {
-		opts.KubeletExtents = kubeletExtents(ctx, hostSources())
-	}
-	opts.Witness = d.witness
-	return db.View(func(tx *state.Tx) error {
-		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), opts)
-		if err != nil {
-			return fmt.Errorf("load id pool: %w", err)
-		}
-		for _, f := range d.pool.Findings() {
-			klog.FromContext(ctx).Info("Id pool finding", "finding", f)
-		}
-		return nil
-	})
-}
-
-func poolOptions(c config.IDPool) idpool.Options {
-	opts := idpool.Options{
-		Extents:       ranges(c.Extents),
-		Claims:        idpool.Claims(c.Claims),
-		QuarantineAge: time.Duration(c.Quarantine),
-	}
-	if !c.KubeletExtents.Auto {
-		opts.KubeletExtents = ranges(c.KubeletExtents.Extents)
-	}
-	if c.Quarantine == 0 {
-		opts.QuarantineAge = -1
-	}
-	return opts
-}
-
-func ranges(extents []config.Extent) []idpool.Range {
-	out := make([]idpool.Range, 0, len(extents))
-	for _, e := range extents {
-		out = append(out, idpool.Range{Start: e.Start, Length: uint32(min(e.Length, idpool.Invalid))})
-	}
-	return out
-}
-
 func (d *daemon) openEngine(context.Context) (err error) {
 	if d.cgroups, err = cgroups.New(); err != nil {
 		return err
@@ -237,117 +179,6 @@ func (d *daemon) buildNode(ctx context.Context) (err error) {
 	if err := ns.CheckLimits(); err != nil {
 		klog.FromContext(ctx).Info("Limits of userns-shim cap those of pods with a user namespace", "reason", err)
 	}
-	return nil
-}
-
-// hostNamespaces makes namespaces for real.
-type hostNamespaces struct{}
-
-func (hostNamespaces) Create(ctx context.Context, req ns.Request) (ns.Pins, error) {
-	return ns.Create(ctx, req)
-}
-
-func (hostNamespaces) WriteSysctls(ctx context.Context, pins ns.Pins, user *ns.IDMap, sysctls map[string]string) error {
-	return ns.WriteSysctls(ctx, pins, user, sysctls)
-}
-
-func (hostNamespaces) Remove(ctx context.Context, dir, netPath string) error {
-	return ns.Remove(ctx, dir, netPath)
-}
-
-func (hostNamespaces) Check(pins ns.Pins, user *ns.IDMap) error { return ns.Check(pins, user) }
-
-func (d *daemon) buildSandboxes(ctx context.Context) error {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return fmt.Errorf("read boot id: %w", err)
-	}
-	process, err := d.podInit()
-	if err != nil {
-		return err
-	}
-	policies, perShim := map[string]sandbox.UserNamespacePolicy{}, map[string]int{}
-	for name, h := range d.cfg.RuntimeHandlers {
-		perShim[name] = h.PodsPerShim
-		policies[name] = sandbox.UserNamespacePolicy(h.UserNamespaces)
-	}
-	d.sandboxes, err = sandbox.New(sandbox.Options{
-		DB:             d.db,
-		Pool:           d.pool,
-		Look:           d.witness.Look,
-		Namespaces:     hostNamespaces{},
-		Network:        d.node.network,
-		Process:        process,
-		Labels:         selinuxlabel.Host{},
-		StateDir:       d.cfg.State,
-		BootID:         strings.TrimSpace(string(boot)),
-		Clock:          clock.RealClock{},
-		Logger:         klog.FromContext(ctx),
-		UserNamespaces: policies,
-		PodsPerShim:    perShim,
-		DefaultHandler: d.cfg.DefaultRuntimeHandler,
-
-		CheckUserNamespaces: d.node.checkUserNamespaces,
-
-		Notify:            d.events.Publish,
-		ObserveLease:      d.observeLease,
-		Plugins:           d.sandboxPlugins(),
-		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
-		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,
-		UnprivilegedICMP:  d.cfg.EnableUnprivilegedICMP,
-	})
-	if err != nil {
-		return err
-	}
-	d.closers = append(d.closers, closerFunc(func() error { d.sandboxes.Close(); return nil }))
-	return nil
-}
-
-func (d *daemon) buildContainers(ctx context.Context) error {
-	host, err := d.node.host()
-	if err != nil {
-		return err
-	}
-	d.containers, err = container.New(container.Options{
-		DB:             d.db,
-		Images:         d.engine,
-		Snapshots:      d.engine,
-		Records:        d.engine,
-		Tasks:          d.engine,
-		Inspector:      d.engine,
-		Execs:          d.engine,
-		Consoles:       d.engine,
-		Updates:        d.engine,
-		Checkpoints:    d.engine,
-		Diffs:          d.engine,
-		RestoreImages:  d.cfg.RestoreCheckpointImages,
-		Rootfs:         d.mounter,
-		Sandbox:        d.sandboxes.Get,
-		PIDPins:        hostNamespaces{},
-		Cgroups:        d.cgroups,
-		Labels:         selinuxlabel.Host{},
-		Clock:          clock.RealClock{},
-		Logger:         klog.FromContext(ctx),
-		Notify:         d.events.Publish,
-		Plugins:        d.containerPlugins(),
-		StateDir:       d.cfg.State,
-		RootDir:        d.cfg.Root,
-		Handlers:       d.handlers(),
-		DefaultHandler: d.cfg.DefaultRuntimeHandler,
-		Host:           host,
-
-		RecursiveReadOnly: d.node.recursiveReadOnly,
-
-		SystemdCgroup: d.node.SystemdCgroup(),
-		CDISpecDirs:   d.cfg.CDISpecDirs,
-		Classes:       d.classes,
-		Keeper:        fdstore.FromEnvironment(),
-		MaxLogLine:    d.cfg.MaxContainerLogLineSize,
-	})
-	if err != nil {
-		return err
-	}
-	d.closers = append(d.closers, closerFunc(func() error { d.containers.Close(); return nil }))
 	return nil
 }
 

@@ -56,12 +56,7 @@ Exit code: 0 no check failed, 1 a check failed, 2 wrong usage.`,
 
   # The checks that failed, for a script:
   userns-shim selftest -o json | jq '.checks[] | select(.ok or .skipped | not)'`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := noArgs(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd.Context(), cmd.OutOrStdout())
 		},

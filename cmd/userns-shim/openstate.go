@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/userns-shim/userns-shim/internal/config"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/state"
+	"k8s.io/klog/v2"
+)
+
+// openState opens the database and the id pool in it.
+func (d *daemon) openState(ctx context.Context) error {
+	db, err := state.Open(state.Options{Path: filepath.Join(d.cfg.Root, "state.db"), ObserveCommit: d.metrics.ObserveCommit})
+	if err != nil {
+		return err
+	}
+	d.db = db
+	d.closers = append(d.closers, db)
+	d.witness = hostids.NewWitness(hostids.WitnessOptions{
+		Proc:   "/proc",
+		Layers: layers{engine: d.engine, snapshotters: slices.Compact(slices.Sorted(maps.Values(d.snapshotters())))},
+	})
+	opts := poolOptions(d.cfg.IDPool)
+	if d.cfg.IDPool.KubeletExtents.Auto {
+		opts.KubeletExtents = kubeletExtents(ctx, hostSources())
+	}
+	opts.Witness = d.witness
+	return db.View(func(tx *state.Tx) error {
+		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), opts)
+		if err != nil {
+			return fmt.Errorf("load id pool: %w", err)
+		}
+		for _, f := range d.pool.Findings() {
+			klog.FromContext(ctx).Info("Id pool finding", "finding", f)
+		}
+		return nil
+	})
+}
+
+func poolOptions(c config.IDPool) idpool.Options {
+	opts := idpool.Options{
+		Extents:       ranges(c.Extents),
+		Claims:        idpool.Claims(c.Claims),
+		QuarantineAge: time.Duration(c.Quarantine),
+	}
+	if !c.KubeletExtents.Auto {
+		opts.KubeletExtents = ranges(c.KubeletExtents.Extents)
+	}
+	if c.Quarantine == 0 {
+		opts.QuarantineAge = -1
+	}
+	return opts
+}
+
+func ranges(extents []config.Extent) []idpool.Range {
+	out := make([]idpool.Range, 0, len(extents))
+	for _, e := range extents {
+		out = append(out, idpool.Range{Start: e.Start, Length: uint32(min(e.Length, idpool.Invalid))})
+	}
+	return out
+}
