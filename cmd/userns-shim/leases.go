@@ -42,7 +42,7 @@ func conflictWith(err error) string {
 	case errors.Is(err, idpool.ErrUnmappable):
 		return "kernel"
 	case errors.As(err, &conflict) && conflict.Holder.State == idpool.StateQuarantined:
-		return "resting"
+		return "quarantine"
 	case errors.As(err, &conflict) && conflict.Holder.State == idpool.StateReserved:
 		return "reservation"
 	}

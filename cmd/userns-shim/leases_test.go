@@ -33,7 +33,7 @@ func TestConflictWith(t *testing.T) {
 	for want, err := range map[string]error{
 		"":            nil,
 		"pod":         conflict(idpool.StateAllocated),
-		"resting":     conflict(idpool.StateQuarantined),
+		"quarantine":  conflict(idpool.StateQuarantined),
 		"reservation": conflict(idpool.StateReserved),
 		"held":        fmt.Errorf("claim: %w", idpool.ErrPodHolds),
 		"host":        fmt.Errorf("claim: %w", idpool.ErrForbidden),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -52,9 +53,7 @@ func (f *poolFlags) client() *admin.Client { return admin.NewClient(admin.Socket
 func (f *poolFlags) print(w io.Writer, v any, text func(*tabwriter.Writer)) error {
 	switch f.output {
 	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
+		return printJSON(w, v)
 	case "yaml":
 		out, err := yaml.Marshal(v)
 		if err != nil {
@@ -66,6 +65,12 @@ func (f *poolFlags) print(w io.Writer, v any, text func(*tabwriter.Writer)) erro
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	text(table)
 	return table.Flush()
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 func poolStatusCommand(f *poolFlags) *cobra.Command {
@@ -121,13 +126,16 @@ func poolListCommand(f *poolFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.print(cmd.OutOrStdout(), list, func(t *tabwriter.Writer) {
-				fmt.Fprintln(t, "RANGE\tSTATE\tSEGMENT\tPOD\tSINCE")
-				for _, r := range list {
-					fmt.Fprintf(t, "%d:%d\t%s\t%s\t%s\t%s ago\n", r.Start, r.Length, r.State, r.Segment, owner(r), time.Since(r.Since).Round(time.Second))
-				}
-			})
+			return f.print(cmd.OutOrStdout(), list, func(t *tabwriter.Writer) { rangeTable(t, list) })
 		},
+	}
+}
+
+func rangeTable(t io.Writer, list []admin.Range) {
+	fmt.Fprintln(t, "RANGE\tSTATE\tSEGMENT\tPOD\tSINCE\tTRACES")
+	for _, r := range list {
+		fmt.Fprintf(t, "%d:%d\t%s\t%s\t%s\t%s ago\t%s\n", r.Start, r.Length, r.State, r.Segment, owner(r),
+			time.Since(r.Since).Round(time.Second), cmp.Or(strings.Join(r.Traces, ","), "-"))
 	}
 }
 

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 )
@@ -74,6 +77,20 @@ func TestBar(t *testing.T) {
 	} {
 		if got := bar(s); got != want {
 			t.Errorf("%+v gives %s, want %s", s, got, want)
+		}
+	}
+}
+
+// TestRangeTableShowsTraces: the help of release sends there.
+func TestRangeTableShowsTraces(t *testing.T) {
+	var out bytes.Buffer
+	rangeTable(&out, []admin.Range{
+		{Start: 65536, Length: 65536, State: "quarantined", Segment: "pool", Pod: "uid", Since: time.Now(), Traces: []string{"namespace", "layers"}},
+		{Start: 131072, Length: 65536, State: "reserved", Segment: "pool", Reservation: "agent", Since: time.Now()},
+	})
+	for _, want := range []string{"65536:65536\tquarantined\tpool\tuid\t0s ago\tnamespace,layers\n", "\treserved as agent\t0s ago\t-\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table has no %q:\n%s", want, out.String())
 		}
 	}
 }

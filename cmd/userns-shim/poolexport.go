@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
 
 // exportOwner is the name that stands in exported lines. No user needs to have it: tools that give out subordinate
@@ -38,9 +38,7 @@ Podman and others keep off its ids, or all that is known of its ranges as JSON.`
 				if err != nil {
 					return err
 				}
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(ranges)
+				return printJSON(cmd.OutOrStdout(), ranges)
 			}
 			return usageError{fmt.Errorf("export format %q: want subuid or json", format)}
 		},
@@ -53,7 +51,7 @@ Podman and others keep off its ids, or all that is known of its ranges as JSON.`
 func exportSubuid(w io.Writer, status admin.PoolStatus) error {
 	var lines strings.Builder
 	for _, s := range status.Segments {
-		if s.Name != "pool" {
+		if s.Name != string(idpool.SegmentPool) {
 			continue
 		}
 		for _, e := range s.Extents {

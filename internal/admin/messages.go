@@ -58,12 +58,12 @@ type Reservation struct {
 	Length uint32 `json:"length"`
 }
 
-// Release is the body of POST /v1/pool/release: a reservation by its name, or else a resting range.
+// Release is the body of POST /v1/pool/release: a reservation by its name, or else a range in quarantine.
 type Release struct {
 	Name   string `json:"name,omitempty"`
 	Start  uint32 `json:"start,omitempty"`
 	Length uint32 `json:"length,omitempty"`
-	// Force releases a resting range although traces are left.
+	// Force releases a range in quarantine although traces are left.
 	Force bool `json:"force,omitempty"`
 }
 

@@ -84,7 +84,7 @@ func (p *Pool) Unreserve(b Bucket, name string) error {
 // Discard takes the range r out of quarantine before its time. With force it does so although traces of it are left,
 // whose owners share ids with the next pod that gets the range.
 //
-// Errors: ErrNotFound (no entry is r), ErrInUse (it is no resting range, or traces are
+// Errors: ErrNotFound (no entry is r), ErrInUse (it is not in quarantine, or traces are
 // left and force is false), and those of b.
 func (p *Pool) Discard(b Bucket, r Range, force bool) error {
 	p.mu.Lock()
