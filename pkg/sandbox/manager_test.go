@@ -378,3 +378,23 @@ func TestTeardownOfARemovedSandbox(t *testing.T) {
 		}
 	}
 }
+
+// kubelet takes the sandbox that was created last for the pod's present one.
+func TestAttemptsAreCreatedInTheirOrderWhenTheClockIsSetBack(t *testing.T) {
+	n := newNode(t, nil)
+	spec := podSpec("a")
+	first, err := n.Run(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.opts.Clock = clocktesting.NewFakePassiveClock(first.CreatedAt.Add(-time.Hour))
+	n.restart(t)
+	spec.Metadata.Attempt++
+	second, err := n.Run(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !second.CreatedAt.After(first.CreatedAt) {
+		t.Errorf("attempt 1 was created at %s, attempt 0 at %s", second.CreatedAt, first.CreatedAt)
+	}
+}
