@@ -99,9 +99,18 @@ func (n *node) handler(ctx context.Context, name string, h config.RuntimeHandler
 	}, nil
 }
 
-// noUserNamespaces is why a handler cannot give pods user namespaces: any of kernel, OCI runtime
-// and the snapshotter's filesystem can be the reason. Kubelet refuses hostUsers: false then.
+// noUserNamespaces is why a handler does not offer user namespaces: any of kernel, OCI runtime
+// and the snapshotter's filesystem can be the reason. Kubelet refuses hostUsers: false then. Before Linux 6.3
+// its volumes on tmpfs are one: each pod has one, with its token.
 func (n *node) noUserNamespaces(ctx context.Context, h config.RuntimeHandler, features engine.RuntimeFeatures) error {
+	if err := n.withoutUserNamespaces(ctx, h, features); err != nil {
+		return err
+	}
+	return n.kernel.TmpfsIDMapped()
+}
+
+// withoutUserNamespaces is why a handler can give no pod a user namespace, whatever its volumes.
+func (n *node) withoutUserNamespaces(ctx context.Context, h config.RuntimeHandler, features engine.RuntimeFeatures) error {
 	if h.UserNamespaces == config.UserNamespacesNever {
 		return fmt.Errorf("the configuration says userNamespaces: never")
 	}
@@ -111,10 +120,8 @@ func (n *node) noUserNamespaces(ctx context.Context, h config.RuntimeHandler, fe
 	case !features.IDMappedMounts:
 		return fmt.Errorf("%s does not support idmapped mounts; runc does from 1.2, crun from 1.9", h.BinaryName)
 	}
-	for _, probe := range []func() error{n.kernel.UserNamespaces, n.kernel.TmpfsIDMapped} {
-		if err := probe(); err != nil {
-			return err
-		}
+	if err := n.kernel.UserNamespaces(); err != nil {
+		return err
 	}
 	snapshotter := h.Snapshotter
 	if snapshotter == "" {
@@ -130,14 +137,16 @@ func (n *node) noUserNamespaces(ctx context.Context, h config.RuntimeHandler, fe
 	return n.kernel.IDMapped(root)
 }
 
-// checkUserNamespaces is why pods of a handler cannot have a user namespace.
+// checkUserNamespaces is why pods of a handler cannot have a user namespace. Where tmpfs cannot be idmapped those without
+// such a volume can.
 func (n *node) checkUserNamespaces(ctx context.Context, name string) error {
-	h, err := n.handler(ctx, name, n.cfg.RuntimeHandlers[name])
+	h := n.cfg.RuntimeHandlers[name]
+	features, err := n.engine.RuntimeFeatures(ctx, h.Runtime, h.BinaryName)
 	if err != nil {
-		return err
+		return fmt.Errorf("runtime handler %s: %w", name, err)
 	}
-	if h.NoUserNamespaces != nil {
-		return fmt.Errorf("%w: %s: %w", sandbox.ErrNoUserNamespaces, name, h.NoUserNamespaces)
+	if err := n.withoutUserNamespaces(ctx, h, features); err != nil {
+		return fmt.Errorf("%w: %s: %w", sandbox.ErrNoUserNamespaces, name, err)
 	}
 	return nil
 }

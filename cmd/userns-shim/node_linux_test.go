@@ -14,6 +14,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/kernel"
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
 // fakeKernel answers each probe with an error, nil being a yes.
@@ -107,6 +108,11 @@ func TestHandlersReportUserNamespaces(t *testing.T) {
 				if h.UserNamespaces != (tc.reason == "") || (h.NoUserNamespaces == nil) != h.UserNamespaces {
 					t.Errorf("handler %q: UserNamespaces is %t, reason %v", h.Name, h.UserNamespaces, h.NoUserNamespaces)
 				}
+			}
+			// A pod without volumes on tmpfs can have one where those cannot be idmapped.
+			refused := tc.reason != "" && m.kernel.tmpfs == nil
+			if err := n.checkUserNamespaces(t.Context(), "runc"); errors.Is(err, sandbox.ErrNoUserNamespaces) != refused {
+				t.Errorf("a pod gets %v, refused: %t", err, refused)
 			}
 			if got := missingFor(t, n)["runc"]; (got == "") != (tc.reason == "") || !strings.Contains(got, tc.reason) {
 				t.Errorf("crictl info says %q, want %q", got, tc.reason)
