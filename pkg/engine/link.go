@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // link is what the engine adds to containerd's client: quick reconnects, a bound on every call, and
@@ -79,7 +81,9 @@ func (l *link) unary(ctx context.Context, method string, req, reply any, cc *grp
 	inner, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	err := invoke(inner, method, req, reply, cc, opts...)
-	if err != nil && inner.Err() != nil && ctx.Err() == nil {
+	// containerd knows the bound too, and can be the first to say that it is over.
+	over := inner.Err() != nil || status.Code(err) == codes.DeadlineExceeded
+	if err != nil && over && ctx.Err() == nil {
 		return errgrpc.ToGRPC(fmt.Errorf("containerd at %s did not answer %s within %v: %w",
 			l.address, method, bound, errdefs.ErrUnavailable))
 	}

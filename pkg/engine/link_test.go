@@ -12,6 +12,7 @@ import (
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -40,6 +41,7 @@ func (f *fakeContainerd) Version(ctx context.Context, _ *emptypb.Empty) (*versio
 	select {
 	case <-f.hang:
 	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	return &versionapi.VersionResponse{Version: "v0"}, nil
 }
