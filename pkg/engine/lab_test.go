@@ -14,15 +14,11 @@ import (
 	"testing"
 	"time"
 
-	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
-	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
-	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/leaks"
@@ -118,17 +114,12 @@ func (l *lab) newEngine(opts engine.Options) *engine.Engine {
 	return e
 }
 
-// inContainerd is a context for plain calls to containerd.
-func (l *lab) inContainerd() context.Context {
-	return metadata.AppendToOutgoingContext(l.t.Context(), "containerd-namespace", labnode.Namespace)
-}
-
 // imageRecords returns the labels of all image records by name.
 func (l *lab) imageRecords() map[string]map[string]string {
 	l.t.Helper()
 	conn := l.dial()
 	defer conn.Close()
-	resp, err := imagesapi.NewImagesClient(conn).List(l.inContainerd(), &imagesapi.ListImagesRequest{})
+	resp, err := imagesapi.NewImagesClient(conn).List(nodetest.InContainerd(l.t.Context()), &imagesapi.ListImagesRequest{})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -144,55 +135,15 @@ func (l *lab) contents() []string {
 	l.t.Helper()
 	conn := l.dial()
 	defer conn.Close()
-	ctx := l.inContainerd()
-	var things []string
-	blobs, err := contentapi.NewContentClient(conn).List(ctx, &contentapi.ListContentRequest{})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for page, err := blobs.Recv(); err == nil; page, err = blobs.Recv() {
-		for _, blob := range page.GetInfo() {
-			things = append(things, "blob "+blob.GetDigest())
-		}
-	}
-	downloads, err := contentapi.NewContentClient(conn).ListStatuses(ctx, &contentapi.ListStatusesRequest{})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for _, d := range downloads.GetStatuses() {
-		things = append(things, "download "+d.GetRef())
-	}
-	snaps, err := snapshotsapi.NewSnapshotsClient(conn).List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: "overlayfs"})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for page, err := snaps.Recv(); err == nil; page, err = snaps.Recv() {
-		for _, snap := range page.GetInfo() {
-			things = append(things, "snapshot "+snap.GetName())
-		}
-	}
-	leases, err := leasesapi.NewLeasesClient(conn).List(ctx, &leasesapi.ListRequest{})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for _, lease := range leases.GetLeases() {
-		things = append(things, "lease "+lease.GetID())
-	}
-	return things
+	return nodetest.Stored(l.t, conn)
 }
 
-// collect forces a garbage collection, as the synchronous deletion of any lease does.
+// collect forces a garbage collection.
 func (l *lab) collect() {
 	l.t.Helper()
 	conn := l.dial()
 	defer conn.Close()
-	leases := leasesapi.NewLeasesClient(conn)
-	if _, err := leases.Create(l.inContainerd(), &leasesapi.CreateRequest{ID: "lab-collect"}); err != nil {
-		l.t.Fatal(err)
-	}
-	if _, err := leases.Delete(l.inContainerd(), &leasesapi.DeleteRequest{ID: "lab-collect", Sync: true}); err != nil {
-		l.t.Fatal(err)
-	}
+	nodetest.CollectGarbage(l.t, conn)
 }
 
 func (l *lab) dial() *grpc.ClientConn {

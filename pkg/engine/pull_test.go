@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/testkit/registrytest"
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/engine"
 	"github.com/userns-shim/userns-shim/pkg/image"
@@ -34,16 +34,11 @@ import (
 
 // front is a server before the lab's registry, for which no hosts.toml exists: it is reached as a registry
 // on loopback is.
-func (l *lab) front(wrap func(next http.Handler) http.Handler) string {
+func (l *lab) front(wrap registrytest.Wrapper) string {
 	l.t.Helper()
 	server := httptest.NewServer(wrap(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: l.registry.Addr()})))
 	l.t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
-}
-
-// isBlob says whether a request is for a blob, config or layer.
-func isBlob(r *http.Request) bool {
-	return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/")
 }
 
 func TestPullKinds(t *testing.T) {
@@ -122,9 +117,9 @@ func forThisPlatform(t *testing.T, img v1.Image) v1.Image {
 // TestPullFails: each failure says what it is, and leaves nothing in containerd.
 func TestPullFails(t *testing.T) {
 	l := newLab(t)
-	spoiled := l.front(spoil(isBlob))
-	forged := l.front(spoil(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256:") }))
-	closed := l.front(func(http.Handler) http.Handler { return requireBasic("", "") })
+	spoiled := l.front(registrytest.Spoil(registrytest.IsBlob))
+	forged := l.front(registrytest.Spoil(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256:") }))
+	closed := l.front(registrytest.RequireBasic("nobody", "here"))
 	digest := "@" + l.registry.push(t, labimage.Demo)
 	for name, c := range map[string]struct {
 		ref  string
@@ -151,46 +146,9 @@ func TestPullFails(t *testing.T) {
 	}
 }
 
-// spoil changes the last byte of the answers to some requests.
-func spoil(which func(*http.Request) bool) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != http.MethodGet || !which(r) {
-				next.ServeHTTP(w, r)
-				return
-			}
-			answer := httptest.NewRecorder()
-			next.ServeHTTP(answer, r)
-			body := answer.Body.Bytes()
-			if len(body) > 0 {
-				body[len(body)-1] ^= 1
-			}
-			for key, values := range answer.Header() {
-				w.Header()[key] = values
-			}
-			w.WriteHeader(answer.Code)
-			_, _ = w.Write(body)
-		})
-	}
-}
-
-// pushWrongDiffID pushes an image of which the layer is not what the config says it holds.
 func (l *lab) pushWrongDiffID(t *testing.T) string {
 	t.Helper()
-	img, err := labimage.Build(labimage.Spec{Layers: []labimage.Layer{{labimage.Text("a", "b")}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.RootFS.DiffIDs[0].Hex = strings.Repeat("0", 64)
-	if img, err = mutate.ConfigFile(img, config); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.registry.Push(t.Context(), "wrong:diff", img); err != nil {
+	if _, err := l.registry.Push(t.Context(), "wrong:diff", registrytest.WrongDiffID(t)); err != nil {
 		t.Fatal(err)
 	}
 	return l.registry.Ref("wrong:diff")
@@ -210,8 +168,8 @@ func (l *lab) wantNothing() {
 func TestPullWithCredentials(t *testing.T) {
 	l := newLab(t)
 	l.registry.push(t, labimage.User)
-	basic := l.front(func(next http.Handler) http.Handler { return either(requireBasic("me", "secret"), next) })
-	token := l.front(tokenRegistry)
+	basic := l.front(registrytest.RequireBasic("me", "secret"))
+	token := l.front(registrytest.RequireToken)
 	good, basicAuth := image.Auth{Username: "me", Password: "secret"}, "bWU6c2VjcmV0"
 	for name, c := range map[string]struct {
 		host string
@@ -251,56 +209,6 @@ func TestPullWithCredentials(t *testing.T) {
 	}
 }
 
-// either passes a request on unless the first handler answers it.
-func either(first func(w http.ResponseWriter, r *http.Request) bool, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !first(w, r) {
-			next.ServeHTTP(w, r)
-		}
-	})
-}
-
-type guard func(w http.ResponseWriter, r *http.Request) bool
-
-func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) { g(w, r) }
-
-// requireBasic answers requests without these credentials. An empty user lets nobody in.
-func requireBasic(user, password string) guard {
-	return func(w http.ResponseWriter, r *http.Request) bool {
-		u, p, _ := r.BasicAuth()
-		if user != "" && u == user && p == password {
-			return false
-		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="lab"`)
-		w.WriteHeader(http.StatusUnauthorized)
-		return true
-	}
-}
-
-// tokenRegistry gives the token "granted" to me:secret, and for the identity token "identity", and lets
-// in who has it.
-func tokenRegistry(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/token" {
-			user, password, _ := r.BasicAuth()
-			byIdentity := r.FormValue("refresh_token") == "identity"
-			byPassword := user == "me" && password == "secret" || r.FormValue("username") == "me" && r.FormValue("password") == "secret"
-			if !byIdentity && !byPassword {
-				w.WriteHeader(http.StatusUnauthorized)
-				return
-			}
-			_, _ = io.WriteString(w, `{"token":"granted","access_token":"granted","expires_in":300}`)
-			return
-		}
-		if r.Header.Get("Authorization") != "Bearer granted" {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="lab"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // TestPullThroughMirror: hosts.toml leads to a mirror of a registry that does not exist, after one that does
 // not answer.
 func TestPullThroughMirror(t *testing.T) {
@@ -323,45 +231,19 @@ func TestPullThroughMirror(t *testing.T) {
 	}
 }
 
-// slowFront counts requests for layers, and holds them until release is closed.
-type slowFront struct {
-	blobs   atomic.Int64
-	waiting chan struct{} // gets one element for each held request
-	release chan struct{}
-}
-
-func newSlowFront() *slowFront {
-	return &slowFront{waiting: make(chan struct{}, 100), release: make(chan struct{})}
-}
-
-func (s *slowFront) wrap(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isBlob(r) {
-			s.blobs.Add(1)
-			s.waiting <- struct{}{}
-			select {
-			case <-s.release:
-			case <-r.Context().Done():
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // TestConcurrentPulls: pulls of one reference are one, and who gives up does not take the others along.
 func TestConcurrentPulls(t *testing.T) {
 	l := newLab(t)
 	l.registry.push(t, labimage.Demo)
-	slow := newSlowFront()
-	ref := l.front(slow.wrap) + "/demo:latest"
+	slow := registrytest.NewHeld()
+	ref := l.front(slow.Wrap) + "/demo:latest"
 	impatient, giveUp := context.WithCancel(t.Context())
 	first := make(chan error, 1)
 	go func() {
 		_, err := l.Pull(impatient, image.PullRequest{Ref: ref})
 		first <- err
 	}()
-	<-slow.waiting
+	<-slow.Waiting
 	ids := make(chan string, 8)
 	var done sync.WaitGroup
 	for range cap(ids) {
@@ -378,7 +260,7 @@ func TestConcurrentPulls(t *testing.T) {
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("the pull that was given up: %v", err)
 	}
-	close(slow.release)
+	close(slow.Release)
 	done.Wait()
 	close(ids)
 	want := <-ids
@@ -387,7 +269,7 @@ func TestConcurrentPulls(t *testing.T) {
 			t.Errorf("pulls returned %s and %s", want, id)
 		}
 	}
-	if got := slow.blobs.Load(); got != 6 { // five layers and a config
+	if got := slow.Blobs.Load(); got != 6 { // five layers and a config
 		t.Errorf("%d blobs were fetched, want 6", got)
 	}
 }
@@ -396,13 +278,13 @@ func TestConcurrentPulls(t *testing.T) {
 func TestPullIsGivenUp(t *testing.T) {
 	l := newLab(t)
 	l.registry.push(t, labimage.Demo)
-	slow := newSlowFront()
+	slow := registrytest.NewHeld()
 	ctx, giveUp := context.WithCancel(t.Context())
 	go func() {
-		<-slow.waiting
+		<-slow.Waiting
 		giveUp()
 	}()
-	if _, err := l.Pull(ctx, image.PullRequest{Ref: l.front(slow.wrap) + "/demo:latest"}); !errors.Is(err, context.Canceled) {
+	if _, err := l.Pull(ctx, image.PullRequest{Ref: l.front(slow.Wrap) + "/demo:latest"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("pull: %v, want canceled", err)
 	}
 	if err := l.Close(); err != nil { // waits for the pull
@@ -414,10 +296,10 @@ func TestPullIsGivenUp(t *testing.T) {
 func TestPullStalls(t *testing.T) {
 	l := newLab(t)
 	l.registry.push(t, labimage.Demo)
-	slow := newSlowFront()
+	slow := registrytest.NewHeld()
 	impatient := l.newEngine(engine.Options{PullProgressTimeout: 500 * time.Millisecond})
 	began := time.Now()
-	_, err := impatient.Pull(t.Context(), image.PullRequest{Ref: l.front(slow.wrap) + "/demo:latest"})
+	_, err := impatient.Pull(t.Context(), image.PullRequest{Ref: l.front(slow.Wrap) + "/demo:latest"})
 	if err == nil || !strings.Contains(err.Error(), "no progress for 500ms") || time.Since(began) > 20*time.Second {
 		t.Errorf("pull after %v: %v, want no progress", time.Since(began), err)
 	}
@@ -431,7 +313,7 @@ func TestSlowPullIsNoStall(t *testing.T) {
 	patient := l.newEngine(engine.Options{PullProgressTimeout: time.Second})
 	slow := l.front(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !isBlob(r) {
+			if !registrytest.IsBlob(r) {
 				next.ServeHTTP(w, r)
 				return
 			}

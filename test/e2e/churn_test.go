@@ -7,9 +7,7 @@ import (
 	"testing"
 	"time"
 
-	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/metadata"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
@@ -73,18 +71,9 @@ func churn(ctx context.Context, n *nodetest.Node, pod *nodetest.Pod, image strin
 	return nil
 }
 
-// collectGarbage makes containerd collect now: the deletion of a lease can wait for a collection.
 func collectGarbage(t *testing.T, n *nodetest.Node) {
 	t.Helper()
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "containerd-namespace", labnode.Namespace)
-	leases := leasesapi.NewLeasesClient(n.Engine)
-	lease, err := leases.Create(ctx, &leasesapi.CreateRequest{})
-	if err != nil {
-		t.Fatalf("create lease: %v", err)
-	}
-	if _, err := leases.Delete(ctx, &leasesapi.DeleteRequest{ID: lease.Lease.ID, Sync: true}); err != nil {
-		t.Fatalf("delete lease: %v", err)
-	}
+	nodetest.CollectGarbage(t, n.Engine)
 }
 
 func TestGarbageCollectionRemovesNothingThatLives(t *testing.T) {

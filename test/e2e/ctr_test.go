@@ -1,14 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
@@ -32,9 +30,5 @@ func importImage(t *testing.T, n *nodetest.Node, ref string, img v1.Image) {
 		t.Fatal(err)
 	}
 	ctr(t, n, "images", "import", "--local", archive)
-	t.Cleanup(func() {
-		if _, err := n.Images.RemoveImage(context.Background(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}}); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { removeImage(t, n, ref) })
 }

@@ -12,10 +12,8 @@ import (
 	"testing"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
-	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
@@ -36,7 +34,7 @@ func handlerNode(t *testing.T, lines ...string) *nodetest.Node {
 // recordedSpec is the specification that containerd has of a container.
 func recordedSpec(t *testing.T, n *nodetest.Node, id string) specs.Spec {
 	t.Helper()
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "containerd-namespace", labnode.Namespace)
+	ctx := nodetest.InContainerd(t.Context())
 	resp, err := containersapi.NewContainersClient(n.Engine).Get(ctx, &containersapi.GetContainerRequest{ID: id})
 	if err != nil {
 		t.Fatal(err)
@@ -46,26 +44,6 @@ func recordedSpec(t *testing.T, n *nodetest.Node, id string) specs.Spec {
 		t.Fatal(err)
 	}
 	return spec
-}
-
-// snapshotsOf are the names of what a snapshotter holds.
-func snapshotsOf(t *testing.T, n *nodetest.Node, snapshotter string) []string {
-	t.Helper()
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "containerd-namespace", labnode.Namespace)
-	stream, err := snapshotsapi.NewSnapshotsClient(n.Engine).List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: snapshotter})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for {
-		page, err := stream.Recv()
-		if err != nil {
-			return names
-		}
-		for _, info := range page.Info {
-			names = append(names, info.Name)
-		}
-	}
 }
 
 // pullFor pulls an image for a runtime handler.
@@ -210,10 +188,10 @@ func TestHandlerWithOwnSnapshotter(t *testing.T) {
 	if got := imageStatus(t, n, ref); got.GetId() != id {
 		t.Errorf("status is %v, want image %s", got, id)
 	}
-	if got := snapshotsOf(t, n, "native"); len(got) != 5 {
+	if got := nodetest.Snapshots(t, n.Engine, "native"); len(got) != 5 {
 		t.Errorf("snapshotter native holds %v, want the image's five layers", got)
 	}
-	if got := snapshotsOf(t, n, "overlayfs"); len(got) != 0 {
+	if got := nodetest.Snapshots(t, n.Engine, "overlayfs"); len(got) != 0 {
 		t.Errorf("snapshotter overlayfs holds %v, the image was pulled for native", got)
 	}
 	root := filepath.Join(n.Containerd.Root, "io.containerd.snapshotter.v1.native")
@@ -244,7 +222,7 @@ func TestHandlerWithOwnSnapshotter(t *testing.T) {
 	// The other way round: what was pulled for one handler is unpacked when another one needs it.
 	pod := n.RunPod(t)
 	pod.Run(t, ref).Exec(t, "true")
-	if got := snapshotsOf(t, n, "overlayfs"); len(got) < 5 {
+	if got := nodetest.Snapshots(t, n.Engine, "overlayfs"); len(got) < 5 {
 		t.Errorf("snapshotter overlayfs holds %v, want the image's five layers", got)
 	}
 	resp, err := n.Images.ImageFsInfo(t.Context(), &runtimeapi.ImageFsInfoRequest{})
@@ -257,7 +235,7 @@ func TestHandlerWithOwnSnapshotter(t *testing.T) {
 	pod.Remove(t)
 	removeImage(t, n, ref)
 	eventually(t, "no snapshot of the image left in either snapshotter", func() bool {
-		return !slices.ContainsFunc(slices.Concat(snapshotsOf(t, n, "native"), snapshotsOf(t, n, "overlayfs")), func(name string) bool {
+		return !slices.ContainsFunc(slices.Concat(nodetest.Snapshots(t, n.Engine, "native"), nodetest.Snapshots(t, n.Engine, "overlayfs")), func(name string) bool {
 			return strings.HasPrefix(name, "sha256:")
 		})
 	})

@@ -16,13 +16,12 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"google.golang.org/grpc/codes"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+	"github.com/userns-shim/userns-shim/internal/testkit/registrytest"
 )
 
 // wantNothingStored checks that a failed pull left nothing: no blob, download, lease or half-unpacked snapshot.
@@ -31,25 +30,6 @@ func wantNothingStored(t *testing.T, n *nodetest.Node) {
 	for _, thing := range stored(t, n) {
 		t.Errorf("left behind: %s", thing)
 	}
-}
-
-// wrongDiffID is an image of which the layer is not what the config says it holds.
-func wrongDiffID(t *testing.T) v1.Image {
-	t.Helper()
-	img, err := labimage.Build(smallImage("not what the config says"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.RootFS.DiffIDs[0].Hex = strings.Repeat("0", 64)
-	if img, err = mutate.ConfigFile(img, config); err != nil {
-		t.Fatal(err)
-	}
-	return img
 }
 
 // lastLayer is the digest of an image's topmost layer.
@@ -79,11 +59,11 @@ func TestPullOfSpoiledImages(t *testing.T) {
 	digest := n.PushImage(t, "faults/image:v1", spec)
 	// The last layer: the others may be unpacked by then.
 	last := lastLayer(t, spec)
-	isLast := func(r *http.Request) bool { return isBlob(r) && strings.HasSuffix(r.URL.Path, last) }
+	isLast := func(r *http.Request) bool { return registrytest.IsBlob(r) && strings.HasSuffix(r.URL.Path, last) }
 	isManifest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
 	var on atomic.Bool
-	during := func(which func(*http.Request) bool) wrapper {
-		return spoil(func(r *http.Request) bool { return on.Load() && which(r) })
+	during := func(which func(*http.Request) bool) registrytest.Wrapper {
+		return registrytest.Spoil(func(r *http.Request) bool { return on.Load() && which(r) })
 	}
 	cut := func(next http.Handler) http.Handler { // a connection that ends in the middle of a layer
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -109,7 +89,7 @@ func TestPullOfSpoiledImages(t *testing.T) {
 		says string
 	}{
 		"corrupt layer":    {newFront(t, n, nil, during(isLast)), ":v1", codes.FailedPrecondition, "digest"},
-		"corrupt config":   {newFront(t, n, nil, during(isBlob)), ":v1", codes.FailedPrecondition, "digest"},
+		"corrupt config":   {newFront(t, n, nil, during(registrytest.IsBlob)), ":v1", codes.FailedPrecondition, "digest"},
 		"wrong digest":     {newFront(t, n, nil, during(isManifest)), "@" + digest, codes.FailedPrecondition, "digest"},
 		"layers break off": {cuts, ":v1", codes.Unavailable, "EOF"},
 	} {
@@ -127,7 +107,7 @@ func TestPullOfSpoiledImages(t *testing.T) {
 		eventually(t, "nothing stored after the image's removal", func() bool { return len(stored(t, n)) == 0 })
 	}
 	t.Run("wrong diff id", func(t *testing.T) {
-		if _, err := n.Registry.Push(t.Context(), "faults/diff:v1", wrongDiffID(t)); err != nil {
+		if _, err := n.Registry.Push(t.Context(), "faults/diff:v1", registrytest.WrongDiffID(t)); err != nil {
 			t.Fatal(err)
 		}
 		_, err := tryPull(t.Context(), n, n.Registry.Ref("faults/diff:v1"), nil)
@@ -154,36 +134,14 @@ func TestPullOfSpoiledImages(t *testing.T) {
 	})
 }
 
-// held answers requests for blobs once it is released.
-type held struct {
-	release chan struct{}
-	waiting chan struct{} // gets one element for each request that waits
-}
-
-func newHeld() *held { return &held{release: make(chan struct{}), waiting: make(chan struct{}, 100)} }
-
-func (h *held) wrap(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isBlob(r) {
-			h.waiting <- struct{}{}
-			select {
-			case <-h.release:
-			case <-r.Context().Done():
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // TestConcurrentPullsFetchOnce: pulls of one image at the same time, by tag and by digest, ask the registry for each of
 // its blobs once.
 func TestConcurrentPullsFetchOnce(t *testing.T) {
 	t.Parallel()
 	n := ownNode(t, labnode.Options{})
 	digest := n.PushImage(t, "many/image:v1", labimage.Catalogue(n.Box())[labimage.Demo])
-	slow := newHeld()
-	f := newFront(t, n, nil, slow.wrap)
+	slow := registrytest.NewHeld()
+	f := newFront(t, n, nil, slow.Wrap)
 	var done sync.WaitGroup
 	ids := make(chan string, 16)
 	for i := range cap(ids) {
@@ -199,9 +157,9 @@ func TestConcurrentPullsFetchOnce(t *testing.T) {
 			ids <- id
 		})
 	}
-	<-slow.waiting
+	<-slow.Waiting
 	time.Sleep(500 * time.Millisecond) // until the others have come
-	close(slow.release)
+	close(slow.Release)
 	done.Wait()
 	close(ids)
 	want := <-ids
@@ -226,8 +184,8 @@ func TestPullThatStallsIsCancelled(t *testing.T) {
 	t.Parallel()
 	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Registry: "pullProgressTimeout: 2s"}})
 	n.PushImage(t, "stalls/image:v1", labimage.Catalogue(n.Box())[labimage.Demo])
-	slow := newHeld()
-	ref := newFront(t, n, nil, slow.wrap).Host + "/stalls/image:v1"
+	slow := registrytest.NewHeld()
+	ref := newFront(t, n, nil, slow.Wrap).Host + "/stalls/image:v1"
 	began := time.Now()
 	_, err := tryPull(t.Context(), n, ref, nil)
 	wantError(t, err, codes.DeadlineExceeded, "no progress for 2s", ref)
@@ -235,7 +193,7 @@ func TestPullThatStallsIsCancelled(t *testing.T) {
 		t.Errorf("it was cancelled after %v", took)
 	}
 	eventually(t, "nothing stored", func() bool { return len(stored(t, n)) == 0 })
-	close(slow.release)
+	close(slow.Release)
 	pulled(t, n, ref)
 }
 
@@ -253,12 +211,8 @@ func TestSlowPullIsNotCancelled(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			answer := httptest.NewRecorder()
 			next.ServeHTTP(answer, r)
-			if !isBlob(r) || answer.Body.Len() < len(data) {
-				for key, values := range answer.Header() {
-					w.Header()[key] = values
-				}
-				w.WriteHeader(answer.Code)
-				_, _ = w.Write(answer.Body.Bytes())
+			if !registrytest.IsBlob(r) || answer.Body.Len() < len(data) {
+				registrytest.Replay(w, answer)
 				return
 			}
 			w.WriteHeader(answer.Code)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
+	"github.com/userns-shim/userns-shim/internal/testkit/registrytest"
 )
 
 // configDigest is the digest of an image's config, which is the image's id.
@@ -84,8 +85,8 @@ func TestPullByEachFormOfName(t *testing.T) {
 func TestPullAuthenticates(t *testing.T) {
 	n := sharedNode(t)
 	n.PushImage(t, "private/image:v1", smallImage("private"))
-	basic := newFront(t, n, nil, requireBasic("me", "secret")).Host
-	token := newFront(t, n, nil, requireToken).Host
+	basic := newFront(t, n, nil, registrytest.RequireBasic("me", "secret")).Host
+	token := newFront(t, n, nil, registrytest.RequireToken).Host
 	const me = "bWU6c2VjcmV0" // me:secret
 	type auth = runtimeapi.AuthConfig
 	for name, tc := range map[string]struct {
@@ -133,9 +134,7 @@ func TestPullAuthenticates(t *testing.T) {
 	_, err := tryPull(t.Context(), n, basic+"/private/image:v1", nil)
 	wantError(t, err, codes.Unauthenticated)
 	removeImage(t, n, basic+"/private/image:v1")
-	forbidden := newFront(t, n, nil, func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
-	})
+	forbidden := newFront(t, n, nil, registrytest.Fail(http.StatusForbidden))
 	_, err = tryPull(t.Context(), n, forbidden.Host+"/private/image:v1", nil)
 	wantError(t, err, codes.PermissionDenied, forbidden.Host)
 }

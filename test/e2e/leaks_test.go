@@ -6,10 +6,8 @@ import (
 	"testing"
 
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
-	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/leaks"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
@@ -42,14 +40,11 @@ func leaveLease(t *testing.T, n *nodetest.Node) {
 	t.Helper()
 	const id = "of-the-leak-check"
 	client := leasesapi.NewLeasesClient(n.Engine)
-	inNamespace := func(ctx context.Context) context.Context {
-		return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", labnode.Namespace)
-	}
-	if _, err := client.Create(inNamespace(t.Context()), &leasesapi.CreateRequest{ID: id}); err != nil {
+	if _, err := client.Create(nodetest.InContainerd(t.Context()), &leasesapi.CreateRequest{ID: id}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := client.Delete(inNamespace(context.Background()), &leasesapi.DeleteRequest{ID: id}); err != nil {
+		if _, err := client.Delete(nodetest.InContainerd(context.Background()), &leasesapi.DeleteRequest{ID: id}); err != nil {
 			t.Error(err)
 		}
 	})

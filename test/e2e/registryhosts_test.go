@@ -19,18 +19,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/userns-shim/userns-shim/internal/testkit/registrytest"
 )
 
-// lacking answers as a registry that has nothing.
-func lacking(http.Handler) http.Handler { return http.NotFoundHandler() }
-
-// failing answers as a registry that does not work.
-func failing(http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
-}
-
 // below serves the registry below a path.
-func below(path string) wrapper {
+func below(path string) registrytest.Wrapper {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			rest, ok := strings.CutPrefix(r.URL.Path, path)
@@ -45,7 +39,7 @@ func below(path string) wrapper {
 }
 
 // wanting lets in requests with a header.
-func wanting(name, value string) wrapper {
+func wanting(name, value string) registrytest.Wrapper {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get(name) != value {
@@ -67,9 +61,9 @@ func TestHostsFallBack(t *testing.T) {
 	never := newFront(t, n, nil)
 	for name, first := range map[string]string{
 		"nobody listens":   dead,
-		"it lacks it":      newFront(t, n, nil, lacking).Host,
-		"it does not work": newFront(t, n, nil, failing).Host,
-		"it wants to know": newFront(t, n, nil, requireBasic("me", "secret")).Host,
+		"it lacks it":      newFront(t, n, nil, registrytest.Fail(http.StatusNotFound)).Host,
+		"it does not work": newFront(t, n, nil, registrytest.Fail(http.StatusInternalServerError)).Host,
+		"it wants to know": newFront(t, n, nil, registrytest.RequireBasic("me", "secret")).Host,
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := good.requests(http.MethodGet, "/blobs/")
@@ -84,11 +78,11 @@ func TestHostsFallBack(t *testing.T) {
 		t.Errorf("the registry itself was asked %d times, its mirrors had everything", got)
 	}
 	t.Run("no mirror has it", func(t *testing.T) {
-		writeHosts(t, n, "mirrored.example", fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\n", good.Host, newFront(t, n, nil, lacking).Host))
+		writeHosts(t, n, "mirrored.example", fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\n", good.Host, newFront(t, n, nil, registrytest.Fail(http.StatusNotFound)).Host))
 		pulled(t, n, "mirrored.example/hosts/image:v1")
 	})
 	t.Run("nobody has it", func(t *testing.T) {
-		nothing := newFront(t, n, nil, lacking).Host
+		nothing := newFront(t, n, nil, registrytest.Fail(http.StatusNotFound)).Host
 		writeHosts(t, n, "mirrored.example", fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\n", nothing, nothing))
 		_, err := tryPull(t.Context(), n, "mirrored.example/hosts/image:v1", nil)
 		wantError(t, err, codes.NotFound, "mirrored.example/hosts/image:v1")
@@ -99,7 +93,7 @@ func TestHostsFallBack(t *testing.T) {
 		wantError(t, err, codes.Unavailable, "mirrored.example/hosts/image:v1", "connection refused")
 	})
 	t.Run("nobody works", func(t *testing.T) {
-		writeHosts(t, n, "mirrored.example", fmt.Sprintf("server = \"http://%s\"\n", newFront(t, n, nil, failing).Host))
+		writeHosts(t, n, "mirrored.example", fmt.Sprintf("server = \"http://%s\"\n", newFront(t, n, nil, registrytest.Fail(http.StatusInternalServerError)).Host))
 		_, err := tryPull(t.Context(), n, "mirrored.example/hosts/image:v1", nil)
 		wantError(t, err, codes.Unavailable, "mirrored.example/hosts/image:v1", "500")
 	})

@@ -9,10 +9,7 @@ import (
 	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
-	"google.golang.org/grpc/metadata"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/userns-shim/userns-shim/internal/labnode"
 )
 
 // Container is a container of a Pod.
@@ -219,8 +216,7 @@ func (c *Container) Exec(t testing.TB, argv ...string) string {
 // PID is the host's id of the container's first process, as containerd knows it.
 func (c *Container) PID(t testing.TB) int {
 	t.Helper()
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "containerd-namespace", labnode.Namespace)
-	resp, err := tasksapi.NewTasksClient(c.pod.node.Engine).Get(ctx, &tasksapi.GetRequest{ContainerID: c.ID})
+	resp, err := tasksapi.NewTasksClient(c.pod.node.Engine).Get(InContainerd(t.Context()), &tasksapi.GetRequest{ContainerID: c.ID})
 	if err != nil {
 		t.Fatalf("ask containerd for the task of %s: %v", c.ID, err)
 	}
