@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,13 +22,23 @@ func kill(pid int, cgroup string) error {
 	}
 	defer unix.Close(fd)
 	member, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil || !strings.Contains(string(member), "/"+cgroup) {
+	if err != nil || !isMember(string(member), cgroup) {
 		return nil // it has ended
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", pid, err)
 	}
 	return nil
+}
+
+// isMember reads a file of the form of /proc/<pid>/cgroup: an element of one of its paths is the cgroup's name.
+func isMember(text, cgroup string) bool {
+	for line := range strings.Lines(text) {
+		if slices.Contains(strings.Split(strings.TrimSuffix(line, "\n"), "/"), cgroup) {
+			return true
+		}
+	}
+	return false
 }
 
 // removeDir removes a directory that is a cgroup. Removing by rmdir alone never deletes a file.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -55,14 +56,8 @@ func pluginOf(ids []string) (string, error) {
 func serves(environ []byte, ids []string) bool {
 	const name = "CNI_CONTAINERID="
 	for _, variable := range bytes.Split(environ, []byte{0}) {
-		value, ok := bytes.CutPrefix(variable, []byte(name))
-		if !ok {
-			continue
-		}
-		for _, id := range ids {
-			if string(value) == id {
-				return true
-			}
+		if value, ok := bytes.CutPrefix(variable, []byte(name)); ok && slices.Contains(ids, string(value)) {
+			return true
 		}
 	}
 	return false
