@@ -176,6 +176,7 @@ type box struct {
 	l     *lab
 	id    string
 	group string
+	root  string // of the OCI runtime's state; empty is the shim's own
 	spec  *specs.Spec
 }
 
@@ -212,7 +213,7 @@ func (b *box) record() {
 	b.l.t.Helper()
 	if err := b.l.CreateRecord(b.l.t.Context(), container.EngineRecord{
 		ID: b.id, SnapshotKey: b.id, Runtime: "io.containerd.runc.v2", BinaryName: "runc", Spec: b.spec,
-		Labels: map[string]string{"lab": "yes"},
+		Labels: map[string]string{"lab": "yes"}, Options: container.RuntimeOptions{Root: b.root},
 	}); err != nil {
 		b.l.t.Fatal(err)
 	}

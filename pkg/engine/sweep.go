@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,10 +17,10 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/stats"
 )
 
-// Containerd stops creating a task when the client that asked for it goes away, and forgets the
-// task. What its shim and the OCI runtime had begun by then nobody ends: a shim without a task, a container that only its shim knows,
-// processes and a cgroup that only the OCI runtime's files tell of. So a task that containerd does not
-// know is looked for in those places before it counts as deleted.
+// Containerd stops creating a task when the client that asked for it goes away, and forgets the task. What its shim
+// and the OCI runtime had begun by then nobody ends: a shim without a task, a container that only its shim knows,
+// processes and a cgroup that only the OCI runtime's files tell of. So a task that containerd does not know is looked
+// for in those places before it counts as deleted.
 
 // Cgroups removes cgroups of containers.
 type Cgroups interface {
@@ -27,7 +28,8 @@ type Cgroups interface {
 	Remove(ctx context.Context, path string) error
 }
 
-// runtimeRoot is where the runc shim lets OCI runtimes keep their state, by namespace and container.
+// runtimeRoot is where the runc shim lets OCI runtimes keep their state, by namespace and container, unless the
+// record's options have another place.
 const runtimeRoot = "/run/containerd/runc"
 
 // sweep takes away what an interrupted create left of a task that containerd does not know. A container without
@@ -46,7 +48,11 @@ func (e *Engine) sweep(ctx context.Context, t *turn, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
-	state := filepath.Join(runtimeRoot, e.opts.Namespace, id)
+	opts, err := runtimeOptions(rec)
+	if err != nil {
+		return err
+	}
+	state := filepath.Join(cmp.Or(opts.Root, runtimeRoot), e.opts.Namespace, id)
 	if _, err := os.Stat(state); err == nil {
 		klog.FromContext(ctx).Info("Removing what an interrupted create left of a task", "container", id, "group", t.name)
 		if err := e.deleteInShim(ctx, t.name, id); err != nil {

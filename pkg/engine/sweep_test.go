@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -21,7 +22,7 @@ import (
 
 // runtimeState is where runc keeps what it knows of a container.
 func (b *box) runtimeState() string {
-	return filepath.Join("/run/containerd/runc", labnode.Namespace, b.id)
+	return filepath.Join(cmp.Or(b.root, "/run/containerd/runc"), labnode.Namespace, b.id)
 }
 
 // wantSwept deletes a task that containerd does not know, and wants its process and runc's state gone. What else can be
@@ -57,7 +58,8 @@ func (l *lab) forget(t *testing.T, boxes ...*box) {
 	awaitReady(t, l.Engine)
 }
 
-// TestTaskThatOnlyItsShimKnows is deleted with its shim, and without it where another task is in the shim.
+// TestTaskThatOnlyItsShimKnows is deleted with its shim, and without it where another task is in the shim; also where the
+// OCI runtime has its state elsewhere.
 func TestTaskThatOnlyItsShimKnows(t *testing.T) {
 	l := newLab(t)
 	demo := l.pull(labimage.Demo)
@@ -65,16 +67,23 @@ func TestTaskThatOnlyItsShimKnows(t *testing.T) {
 	alone := l.newBox(demo, newID(), "sleep", "1000")
 	forgotten := l.newBox(demo, group, "sleep", "1000")
 	known := l.newBox(demo, group, "sleep", "1000")
+	elsewhere := l.prepareBox(demo, newID(), "sleep", "1000")
+	elsewhere.root = t.TempDir()
+	elsewhere.record()
 	pids := map[*box]int{}
-	for _, b := range []*box{alone, forgotten, known} {
+	for _, b := range []*box{alone, forgotten, known, elsewhere} {
 		b.start(container.Stdio{})
 		pids[b] = l.pid(b)
+		if _, err := os.Stat(b.runtimeState()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	shim := parent(t, pids[alone])
-	l.forget(t, alone, forgotten)
+	l.forget(t, alone, forgotten, elsewhere)
 	alone.wantSwept(t, pids[alone])
 	awaitGone(t, shim)
 	forgotten.wantSwept(t, pids[forgotten])
+	elsewhere.wantSwept(t, pids[elsewhere])
 	wantStatus(t, l, known.id, "running")
 	fresh := l.newBox(demo, group, "true")
 	if code, _ := fresh.run(); code != 0 {

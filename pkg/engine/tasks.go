@@ -9,6 +9,7 @@ import (
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
@@ -90,19 +91,29 @@ func (e *Engine) taskOptions(ctx context.Context, id string, form taskForm) (*an
 	if err != nil {
 		return nil, err
 	}
-	var opts options.Options
-	if rec.Runtime.Options != nil {
-		if err := typeurl.UnmarshalTo(rec.Runtime.Options, &opts); err != nil {
-			return nil, fmt.Errorf("read runtime options of container %s: %w", id, err)
-		}
+	opts, err := runtimeOptions(rec)
+	if err != nil {
+		return nil, err
 	}
 	opts.IoUid, opts.IoGid = form.io.UID, form.io.GID
 	opts.CriuImagePath, opts.CriuWorkPath = form.images, form.works
-	packed, err := typeurl.MarshalAnyToProto(&opts)
+	packed, err := typeurl.MarshalAnyToProto(opts)
 	if err != nil {
 		return nil, fmt.Errorf("pack runtime options of container %s: %w", id, err)
 	}
 	return packed, nil
+}
+
+// runtimeOptions are those of a container's record, for the runc shim.
+func runtimeOptions(rec containers.Container) (*options.Options, error) {
+	opts := &options.Options{}
+	if rec.Runtime.Options == nil {
+		return opts, nil
+	}
+	if err := typeurl.UnmarshalTo(rec.Runtime.Options, opts); err != nil {
+		return nil, fmt.Errorf("read runtime options of container %s: %w", rec.ID, err)
+	}
+	return opts, nil
 }
 
 // StartTask starts a created task.
