@@ -153,8 +153,8 @@ func TestCommandThatDoesNotExist(t *testing.T) {
 		t.Errorf("StartContainer gives %v, want one of %v that names the command", err, allowed)
 	}
 	st := c.Status(t)
-	if st.State != runtimeapi.ContainerState_CONTAINER_EXITED || st.ExitCode != 128 || st.Reason != "StartError" {
-		t.Errorf("the container is %s with exit code %d and reason %q, want exited, 128, StartError", st.State, st.ExitCode, st.Reason)
+	if st.State != runtimeapi.ContainerState_CONTAINER_EXITED || st.ExitCode != 128 || st.Reason != "ContainerCannotRun" {
+		t.Errorf("the container is %s with exit code %d and reason %q, want exited, 128, ContainerCannotRun", st.State, st.ExitCode, st.Reason)
 	}
 	running := pod.Run(t, image)
 	if resp, err := running.TryExec(t.Context(), "/no/such/command"); err == nil && resp.ExitCode == 0 {
