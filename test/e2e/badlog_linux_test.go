@@ -83,7 +83,7 @@ func TestReopenStaysInTheLogDirectory(t *testing.T) {
 	pod := n.RunPod(t)
 	_, file := outside(t)
 	ctr := pod.Run(t, image, nodetest.Shell("while true; do echo line; sleep 0.05; done"))
-	log := filepath.Join(pod.Request.Config.LogDirectory, ctr.Config.LogPath)
+	log := ctr.LogPath()
 	eventually(t, "the first line of the log", func() bool { return ctr.Log(t).Stdout() != "" })
 	if err := os.Rename(log, log+".1"); err != nil {
 		t.Fatal(err)
@@ -91,17 +91,11 @@ func TestReopenStaysInTheLogDirectory(t *testing.T) {
 	if err := os.Symlink(file, log); err != nil {
 		t.Fatal(err)
 	}
-	reopen := func() error {
-		_, err := n.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: ctr.ID})
-		return err
-	}
-	wantError(t, reopen(), codes.FailedPrecondition, ctr.Config.LogPath, "not a regular file")
+	wantError(t, tryReopen(t.Context(), n, ctr.ID), codes.FailedPrecondition, ctr.Config.LogPath, "not a regular file")
 	if err := os.Remove(log); err != nil {
 		t.Fatal(err)
 	}
-	if err := reopen(); err != nil {
-		t.Errorf("ReopenContainerLog once the link is gone: %v", err)
-	}
+	reopen(t, n, ctr)
 	ctr.Stop(t, 0)
 	if text, err := os.ReadFile(log + ".1"); err != nil || !strings.Contains(string(text), "stdout F line") {
 		t.Errorf("the log before the rotation has %q, %v", text, err)

@@ -16,13 +16,6 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
-// bothUsers runs a test in a pod with a user namespace and in one without.
-func bothUsers(t *testing.T, test func(t *testing.T, opts ...nodetest.PodOption)) {
-	t.Helper()
-	t.Run("own user namespace", func(t *testing.T) { test(t) })
-	t.Run("host users", func(t *testing.T) { test(t, nodetest.HostUsers) })
-}
-
 // gadgetFile describes a device node that is /dev/zero by its numbers, at a path of its own on the host and
 // another one in the container; DIR stands for the directory of the host's files.
 const gadgetFile = `cdiVersion: "0.6.0"

@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -109,19 +106,4 @@ func sendFromHost(t *testing.T, uid uint32, argv ...string) {
 	if r := parseResult(t, string(out)); r.Errno != "" {
 		t.Fatalf("send from the host as %d: %+v", uid, r)
 	}
-}
-
-func awaitFile(t *testing.T, path string) {
-	t.Helper()
-	for range 1000 {
-		_, err := os.Stat(path)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("%s does not appear", path)
 }

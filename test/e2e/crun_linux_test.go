@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -27,18 +28,11 @@ const crunEnv = "USERNS_SHIM_TEST_CRUN"
 func crun(t *testing.T) string {
 	t.Helper()
 	shared.programs(t) // skips without root
-	path, err := exec.LookPath(valueOr(os.Getenv(crunEnv), "crun"))
+	path, err := exec.LookPath(cmp.Or(os.Getenv(crunEnv), "crun"))
 	if err != nil {
 		t.Fatalf("%v (hack/deps.sh test installs it)", err)
 	}
 	return path
-}
-
-func valueOr(value, other string) string {
-	if value == "" {
-		return other
-	}
-	return value
 }
 
 // crunFeatures is what crun says of itself; nil from one that has no command for it.

@@ -101,12 +101,7 @@ func TestDeclaredVolumeSurvivesARestartOfTheDaemon(t *testing.T) {
 	c := pod.Run(t, n.Image(t, labimage.Volume))
 	created := pod.Create(t, n.Image(t, labimage.Volume))
 	c.Exec(t, "sh", "-c", "echo kept > /data/made")
-	if err := n.Daemon.Kill9(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Daemon.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	crash(t, n)
 	if got := c.Exec(t, "cat", "/data/made"); got != "kept" {
 		t.Errorf("after a restart the volume holds %q", got)
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -177,51 +176,6 @@ func TestExecOutlivesItsClient(t *testing.T) {
 		}
 	})
 	wantCensus(t, n, before)
-}
-
-// slowReader is a client that takes nothing until it is let go.
-type slowReader struct {
-	goOn chan struct{}
-	took int
-}
-
-func (s *slowReader) Write(p []byte) (int, error) {
-	<-s.goOn
-	s.took += len(p)
-	return len(p), nil
-}
-
-// TestSlowExecClientHoldsItsCommandBack holds that output waits in the command's pipe and not in the daemon.
-func TestSlowExecClientHoldsItsCommandBack(t *testing.T) {
-	const pieces, pieceBytes = 1024, 64 << 10 // 64 MiB
-	n := sharedNode(t)
-	c := sleeper(t, n)
-	eachTransport(t, func(t *testing.T, tr transport) {
-		client := &slowReader{goOn: make(chan struct{})}
-		rss := metric(t, n, "process_resident_memory_bytes")
-		done := startExec(t.Context(), t, n, tr, c, streams{out: client}, "sh", "-c",
-			fmt.Sprintf("i=0; while [ $i -lt %d ]; do head -c %d /dev/zero; i=$((i+1)); echo $i > /tmp/progress; done", pieces, pieceBytes))
-		progress := func() int {
-			text := c.Exec(t, "sh", "-c", "cat /tmp/progress || echo 0")
-			i, _ := strconv.Atoi(text) // empty while it is written
-			return i
-		}
-		last := -1
-		eventually(t, "the command is held back", func() bool {
-			now := progress()
-			defer func() { last = now; time.Sleep(time.Second) }()
-			return now > 0 && now == last
-		})
-		grown := metric(t, n, "process_resident_memory_bytes") - rss
-		if held := progress() * pieceBytes; held > largeBytes/2 || grown > 32<<20 {
-			t.Errorf("%d bytes are on their way to a client that takes nothing; the daemon grew by %.0f bytes", held, grown)
-		}
-		t.Logf("held back after %d KiB, the daemon grew by %.0f KiB", progress()*pieceBytes>>10, grown/1024)
-		close(client.goOn)
-		if err := await(t, "exec", done); err != nil || client.took != pieces*pieceBytes {
-			t.Errorf("the client got %d bytes, want %d; %v", client.took, pieces*pieceBytes, err)
-		}
-	})
 }
 
 func TestExecRefusals(t *testing.T) {

@@ -195,7 +195,7 @@ func TestHandlerWithOwnSnapshotter(t *testing.T) {
 		t.Errorf("snapshotter overlayfs holds %v, the image was pulled for native", got)
 	}
 	root := filepath.Join(n.Containerd.Root, "io.containerd.snapshotter.v1.native")
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		pod := n.RunPod(t, append(opts, nodetest.Handler("native"))...)
 		c := pod.Run(t, ref)
 		for path, want := range map[string]string{"/": "0:0", "/bin/box": "0:0", "/home/nonroot/mine": "1000:1000", "/data/dir": "1000:2000"} {

@@ -183,9 +183,7 @@ func TestReopenContainerLogWritesToANewFile(t *testing.T) {
 	if err := os.Rename(c.LogPath(), rotated); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: c.ID}); err != nil {
-		t.Fatal(err)
-	}
+	reopen(t, n, c)
 	fresh := c.AwaitLog(t, "three lines in the new file", func(l nodetest.ContainerLog) bool { return len(l) >= 3 })
 	old := nodetest.ReadLog(t, rotated)
 	for i, line := range append(old, fresh...) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -97,12 +96,7 @@ func TestLogOnFullDisk(t *testing.T) {
 		i, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 		return i
 	}
-	last := -1
-	eventually(t, "the container is held back by its full disk", func() bool {
-		now := at()
-		defer func() { last = now; time.Sleep(time.Second) }()
-		return now > 0 && now == last
-	})
+	last := awaitSteady(t, "the container is held back by its full disk", at)
 
 	// Room within ten seconds: rotation, and garbage collection of the old file. Both files are one run.
 	rotated := c.LogPath() + ".0"
@@ -116,7 +110,7 @@ func TestLogOnFullDisk(t *testing.T) {
 	wantRun(t, "log over the rotation", append(first, second[0]))
 
 	// No room for longer: the container goes on and its lines are dropped.
-	eventually(t, "the disk is full again", func() bool { last = at(); time.Sleep(time.Second); return at() == last })
+	last = awaitSteady(t, "the disk is full again", at)
 	eventually(t, "the container goes on without its log", func() bool { return at() > last+10_000 })
 	if state := c.Status(t).State; state != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the container with a full disk is %s", state)
@@ -142,13 +136,6 @@ func TestLogOnFullDisk(t *testing.T) {
 	write(t, filepath.Join(work, "stop"), "", 0, 0)
 	if code := c.Wait(t); code != 0 {
 		t.Errorf("exit code %d", code)
-	}
-}
-
-func reopen(t *testing.T, n *nodetest.Node, c *nodetest.Container) {
-	t.Helper()
-	if _, err := n.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: c.ID}); err != nil {
-		t.Fatalf("ReopenContainerLog: %v", err)
 	}
 }
 
@@ -200,16 +187,4 @@ func TestLogOnStuckDisk(t *testing.T) {
 	}
 	wantRun(t, "log", text)
 	t.Logf("the daemon grew by %.0f KiB while the disk was stuck, and by %.0f KiB in all", grown/1024, peak/1024)
-}
-
-// mountFilesystem mounts an ext4 filesystem of its own on a directory of the node.
-func mountFilesystem(t *testing.T, n *nodetest.Node, dir, size string) {
-	t.Helper()
-	image := filepath.Join(volume(t, n), "disk")
-	for _, cmd := range [][]string{{"truncate", "-s", size, image}, {"mkfs.ext4", "-q", image}} {
-		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%q: %v: %s", cmd, err, out)
-		}
-	}
-	mountOn(t, n, dir, "-o", "loop", image)
 }

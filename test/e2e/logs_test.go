@@ -155,9 +155,7 @@ func TestLogDirectoryIsDeletedUnderAContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(200 * time.Millisecond)
-	if _, err := n.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: c.ID}); err != nil {
-		t.Fatalf("ReopenContainerLog: %v", err)
-	}
+	reopen(t, n, c)
 	log := c.AwaitLog(t, "gone on", func(l nodetest.ContainerLog) bool { return len(l) > 3 })
 	for i, line := range log {
 		if number(line) != number(log[0])+i || number(line) < 4 {
@@ -168,10 +166,7 @@ func TestLogDirectoryIsDeletedUnderAContainer(t *testing.T) {
 
 func TestReopenContainerLogRefusals(t *testing.T) {
 	n := sharedNode(t)
-	ask := func(id string) error {
-		_, err := n.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
-		return err
-	}
+	ask := func(id string) error { return tryReopen(t.Context(), n, id) }
 	wantError(t, ask("unknown"), codes.NotFound, "unknown")
 	c := n.RunPod(t).Create(t, n.Image(t, labimage.Demo), nodetest.Command("sleep", "100000"))
 	wantError(t, ask(c.ID), codes.FailedPrecondition, "created")

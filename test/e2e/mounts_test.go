@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,33 +53,6 @@ func parseOwner(t *testing.T, text string) owner {
 		t.Fatalf("owner %q: %v", text, err)
 	}
 	return o
-}
-
-// onNode runs a program in the node's mount namespace.
-func onNode(t *testing.T, n *nodetest.Node, argv ...string) {
-	t.Helper()
-	if out, err := n.World.Output(exec.Command(argv[0], argv[1:]...)); err != nil {
-		t.Fatalf("%q: %v: %s", argv, err, out)
-	}
-}
-
-// mountOn mounts on a directory of the node, with the arguments of mount(8), until the test ends.
-func mountOn(t *testing.T, n *nodetest.Node, dir string, args ...string) {
-	t.Helper()
-	onNode(t, n, append(append([]string{"mount"}, args...), dir)...)
-	t.Cleanup(func() {
-		if out, err := n.World.Output(exec.Command("umount", "-R", dir)); err != nil {
-			t.Errorf("umount %s: %v: %s", dir, err, out)
-		}
-	})
-}
-
-// inNode does something in the node's mount namespace.
-func inNode(t *testing.T, n *nodetest.Node, f func() error) {
-	t.Helper()
-	if err := n.World.Do(f); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // withSubmount is a volume that has another filesystem in sub, whose files are root's.

@@ -21,13 +21,6 @@ import (
 // initName is what process 1 of a shared PID namespace is called in the pod.
 const initName = "/userns-shim-init"
 
-// shareProcesses asks for one PID namespace for all of the pod, as shareProcessNamespace does.
-func shareProcesses(req *runtimeapi.RunPodSandboxRequest) { pidMode(runtimeapi.NamespaceMode_POD)(req) }
-
-func pidMode(mode runtimeapi.NamespaceMode) nodetest.PodOption {
-	return func(req *runtimeapi.RunPodSandboxRequest) { podNamespaces(req).Pid = mode }
-}
-
 // target puts a container into the PID namespace of another, as kubelet does with ephemeral containers.
 func target(id string) nodetest.ContainerOption {
 	return func(c *runtimeapi.ContainerConfig) {
@@ -71,25 +64,9 @@ func initPID(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) int {
 	return *podInfo(t, n, pod.ID).PID
 }
 
-// eventually waits until the condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after 20 s still not: %s", what)
-		}
-	}
-}
-
-// usersModes runs a test with a user namespace and in the host's.
-func usersModes(t *testing.T, test func(t *testing.T, opts ...nodetest.PodOption)) {
-	t.Run("own user namespace", func(t *testing.T) { test(t) })
-	t.Run("host users", func(t *testing.T) { test(t, nodetest.HostUsers) })
-}
-
 func TestSharedPIDNamespace(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		image := n.Image(t, labimage.Demo)
 		pod := n.RunPod(t, append(opts, shareProcesses)...)
 		one := pod.Run(t, image, nodetest.Command("sleep", "7101"))
@@ -116,7 +93,7 @@ func TestSharedPIDNamespace(t *testing.T) {
 
 func TestOwnPIDNamespaces(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		image := n.Image(t, labimage.Demo)
 		pod := n.RunPod(t, append(opts, pidMode(runtimeapi.NamespaceMode_CONTAINER))...)
 		pod.Run(t, image, nodetest.Command("sleep", "7111"))
@@ -220,7 +197,7 @@ func TestHostPIDNamespace(t *testing.T) {
 
 func TestTargetPIDNamespace(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		image := n.Image(t, labimage.Demo)
 		pod := n.RunPod(t, opts...)
 		app := pod.Run(t, image, nodetest.Shell("echo app > /marker; exec sleep 7141"))
@@ -280,7 +257,7 @@ func TestTargetThatCannotBeJoined(t *testing.T) {
 
 func TestInitReapsZombies(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		pod := n.RunPod(t, append(opts, shareProcesses)...)
 		c := pod.Run(t, n.Image(t, labimage.Demo))
 		pid := initPID(t, n, pod)
@@ -309,7 +286,7 @@ func TestInitReapsZombies(t *testing.T) {
 // The init is of no use to anybody who gets hold of it.
 func TestInitIsConfined(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		pod := n.RunPod(t, append(opts, shareProcesses)...)
 		pid := initPID(t, n, pod)
 		first := uint32(0)
@@ -365,7 +342,7 @@ func status2lines(text []byte) string {
 // A container that shares the PID namespace ends with all its processes and with no other's.
 func TestStopInSharedPIDNamespace(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		image := n.Image(t, labimage.Demo)
 		pod := n.RunPod(t, append(opts, shareProcesses)...)
 		neighbour := pod.Run(t, image, nodetest.Command("sleep", "7171"))
@@ -405,7 +382,7 @@ func TestStopInSharedPIDNamespace(t *testing.T) {
 
 func TestInitThatDies(t *testing.T) {
 	n := sharedNode(t)
-	usersModes(t, func(t *testing.T, opts ...nodetest.PodOption) {
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		image := n.Image(t, labimage.Demo)
 		pod := n.RunPod(t, append(opts, shareProcesses)...)
 		c := pod.Run(t, image, nodetest.Command("sleep", "7181"))
@@ -460,16 +437,7 @@ func TestRestartKeepsSharedPIDNamespace(t *testing.T) {
 	app := pods[2].Run(t, image)
 	created := pods[2].Create(t, image, nodetest.Command("sleep", "7193"), target(app.ID))
 	pids := []int{initPID(t, n, pods[0]), initPID(t, n, pods[1])}
-	restart := func(meanwhile func()) {
-		if err := n.Daemon.Kill9(); err != nil {
-			t.Fatal(err)
-		}
-		meanwhile()
-		if err := n.Daemon.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	restart(func() { killProcess(t, pids[1]) })
+	crash(t, n, func() { killProcess(t, pids[1]) })
 	if got := pods[1].Status(t).State; got != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
 		t.Errorf("a pod whose init died meanwhile is %s", got)
 	}
@@ -481,7 +449,7 @@ func TestRestartKeepsSharedPIDNamespace(t *testing.T) {
 		t.Errorf("a container that was started after the restart sees %q", commands)
 	}
 	created.Start(t)
-	restart(func() {})
+	crash(t, n)
 	killProcess(t, pids[0])
 	eventually(t, "the pod is not ready", func() bool {
 		return pods[0].Status(t).State == runtimeapi.PodSandboxState_SANDBOX_NOTREADY

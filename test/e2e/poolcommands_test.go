@@ -106,12 +106,7 @@ func TestPoolCommandsReserveAndRelease(t *testing.T) {
 	if _, err := n.TryRunPod(t, n.PodRequest(t)); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("a pod beside the reservation: %v, want ResourceExhausted", err)
 	}
-	if err := n.Daemon.Kill9(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Daemon.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	crash(t, n)
 	if got := fields(wantPool(t, n, "list")); !strings.Contains(got, spare+" reserved pool reserved as agent") {
 		t.Errorf("after a restart list prints %q", got)
 	}
@@ -142,14 +137,4 @@ func TestPoolCommandsNeedTheDaemon(t *testing.T) {
 	if err := n.Daemon.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// onNodeOutput runs a program in the node's mount namespace and returns what it prints.
-func onNodeOutput(t *testing.T, n *nodetest.Node, argv ...string) string {
-	t.Helper()
-	out, err := n.World.Output(exec.Command(argv[0], argv[1:]...))
-	if err != nil {
-		t.Fatalf("%q: %v", argv, err)
-	}
-	return strings.TrimSpace(string(out))
 }

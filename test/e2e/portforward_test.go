@@ -154,6 +154,21 @@ func TestPortForwardOfHostNetwork(t *testing.T) {
 	})
 }
 
+// dialByHand opens a session of port-forward without client-go's forwarder, until the test ends.
+func dialByHand(t *testing.T, n *nodetest.Node, tr transport, pod *nodetest.Pod) httpstream.Connection {
+	t.Helper()
+	dialer, err := tr.dialer(forwardURL(t, n, pod))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, _, err := dialer.Dial("portforward.k8s.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // the server may have closed it
+	return conn
+}
+
 // connect opens one forwarded connection by hand: client-go's forwarder does not show half-closes.
 func connect(t *testing.T, conn httpstream.Connection, request, port string) (data, errs httpstream.Stream) {
 	t.Helper()
@@ -179,15 +194,7 @@ func TestPortForwardHalfClose(t *testing.T) {
 		serving(t, n, pod, "127.0.0.1:8002", "echo")
 		before := takeCensus(t, n)
 		eachTransport(t, func(t *testing.T, tr transport) {
-			dialer, err := tr.dialer(forwardURL(t, n, pod))
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn, _, err := dialer.Dial("portforward.k8s.io")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := dialByHand(t, n, tr, pod)
 
 			data, errs := connect(t, conn, "1", "8001")
 			if got, err := io.ReadAll(data); err != nil || string(got) != "hello" {
@@ -222,15 +229,7 @@ func TestPortForwardTellsThatNobodyListens(t *testing.T) {
 		pod := n.RunPod(t, opts...)
 		serving(t, n, pod, "127.0.0.1:8001", "echo")
 		eachTransport(t, func(t *testing.T, tr transport) {
-			dialer, err := tr.dialer(forwardURL(t, n, pod))
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn, _, err := dialer.Dial("portforward.k8s.io")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := dialByHand(t, n, tr, pod)
 			data, errs := connect(t, conn, "1", "9")
 			got, err := io.ReadAll(errs)
 			if err != nil || !strings.Contains(string(got), "port 9") || !strings.Contains(string(got), "refused") {

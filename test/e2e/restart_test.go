@@ -130,16 +130,18 @@ func TestContainerdIsRestartedWhilePodsRun(t *testing.T) {
 	wantGrowing(t, writer.Log(t))
 }
 
-// awaitReady waits until CRI says that the runtime is ready.
-func awaitReady(t *testing.T, n *nodetest.Node) {
+// crash kills userns-shim, lets something happen meanwhile, and starts it again.
+func crash(t *testing.T, n *nodetest.Node, meanwhile ...func()) {
 	t.Helper()
-	for range 500 {
-		if ok, _ := condition(t, n, runtimeapi.RuntimeReady); ok {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
+	if err := n.Daemon.Kill9(); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("the runtime does not become ready")
+	for _, f := range meanwhile {
+		f()
+	}
+	if err := n.Daemon.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func number(line nodetest.LogLine) int {

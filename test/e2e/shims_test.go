@@ -91,12 +91,7 @@ func TestHandlerPodsPerShim(t *testing.T) {
 	if got := len(shims(t, n)); got != pods/room {
 		t.Errorf("after one pod went and one came there are %d shims, want %d", got, pods/room)
 	}
-	if err := n.Daemon.Kill9(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Daemon.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	crash(t, n)
 	for i, c := range containers[1:] {
 		c.Exec(t, "true")
 		list[i+1].Remove(t)

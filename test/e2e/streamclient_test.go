@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +23,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/streaming/pkg/httpstream"
 
-	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -264,64 +261,6 @@ func (r resizes) Next() *remotecommand.TerminalSize {
 		return nil
 	}
 	return &size
-}
-
-// census counts what a daemon holds for its clients.
-type census struct{ descriptors, goroutines int }
-
-func takeCensus(t *testing.T, n *nodetest.Node) census {
-	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.Daemon.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return census{descriptors: len(entries), goroutines: int(metric(t, n, "go_goroutines"))}
-}
-
-// metric is the value of one of the daemon's metrics that has no labels.
-func metric(t *testing.T, n *nodetest.Node, name string) float64 {
-	t.Helper()
-	resp, err := n.World.HTTPClient().Get(n.MetricsURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			number, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return number
-		}
-	}
-	t.Fatalf("the daemon has no metric %s", name)
-	return 0
-}
-
-// wantCensus waits until the daemon holds no more than before. The margin is for what comes and goes by
-// itself: the request for the metrics, a timer's goroutine.
-func wantCensus(t *testing.T, n *nodetest.Node, before census) {
-	t.Helper()
-	const margin = 4
-	var now census
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		now = takeCensus(t, n)
-		if now.descriptors <= before.descriptors+margin && now.goroutines <= before.goroutines+margin {
-			return
-		}
-	}
-	t.Errorf("the daemon holds %d descriptors and %d goroutines, and held %d and %d before", now.descriptors, now.goroutines, before.descriptors, before.goroutines)
-}
-
-// sleeper is a container that does nothing.
-func sleeper(t *testing.T, n *nodetest.Node, opts ...nodetest.PodOption) *nodetest.Container {
-	t.Helper()
-	return n.RunPod(t, opts...).Run(t, n.Image(t, labimage.Demo), nodetest.Command("sleep", "100000"))
 }
 
 func digestOf(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
