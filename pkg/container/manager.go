@@ -38,6 +38,8 @@ var (
 	// ErrStart means that a container's process could not be started. Other errors beside it
 	// say whether that was for want of containerd or of time.
 	ErrStart = errors.New("process could not be started")
+	// ErrUpdate means that the limits of a running container could not be set, as ErrStart.
+	ErrUpdate = errors.New("limits could not be set")
 	// ErrImageVolume means that an image could not be mounted as a volume. kubelet knows its
 	// text, at the beginning of a message.
 	ErrImageVolume = errors.New("ImageVolumeMountFailed")

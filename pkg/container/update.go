@@ -95,5 +95,8 @@ func (m *Manager) updateTask(ctx context.Context, rec Record, r *specs.LinuxReso
 	if rec.State != StateRunning {
 		return nil
 	}
-	return ignoreNotFound(m.opts.Updates.UpdateTask(ctx, rec.ID, r))
+	if err := ignoreNotFound(m.opts.Updates.UpdateTask(ctx, rec.ID, r)); err != nil {
+		return fmt.Errorf("%w: %w", ErrUpdate, err)
+	}
+	return nil
 }

@@ -24,8 +24,8 @@ func TestUpdateResources(t *testing.T) {
 		t.Errorf("got %+v, %v, specification %d shares", rec.Spec.Resources, err, shares())
 	}
 	n.engine.fail = "update task"
-	if err := n.UpdateResources(t.Context(), id, ocispec.Resources{CPUShares: 100}); !errors.Is(err, errInjected) {
-		t.Fatalf("got %v, want the injected error", err)
+	if err := n.UpdateResources(t.Context(), id, ocispec.Resources{CPUShares: 100}); !errors.Is(err, errInjected) || !errors.Is(err, ErrUpdate) {
+		t.Fatalf("got %v, want ErrUpdate with the injected error", err)
 	}
 	if rec, _ := n.Get(id); rec.Spec.Resources.CPUShares != 256 || shares() != 256 {
 		t.Errorf("a refused update stays: record %d, specification %d", rec.Spec.Resources.CPUShares, shares())

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -44,6 +45,10 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string, driver ocispe
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
+	seccomp, err := profile("seccomp", security.GetSeccomp())
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
 	return sandbox.Spec{
 		Metadata:       md,
 		Hostname:       cfg.GetHostname(),
@@ -57,7 +62,7 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string, driver ocispe
 		Sysctls:        linux.GetSysctls(),
 		Namespaces:     namespaces,
 		Privileged:     security.GetPrivileged(),
-		Seccomp:        profile(security.GetSeccomp()),
+		Seccomp:        seccomp,
 		SELinux:        selinux(security.GetSelinuxOptions()),
 		Resources:      resources(linux.GetResources()),
 		Overhead:       resources(linux.GetOverhead()),
@@ -73,7 +78,7 @@ func dnsConfig(dns *runtimeapi.DNSConfig) (network.DNS, error) {
 		"options":  dns.GetOptions(),
 	} {
 		for _, word := range words {
-			if strings.Contains(word, " ") || !printable(word) {
+			if word == "" || strings.Contains(word, " ") || !printable(word) {
 				return network.DNS{}, invalid("dns_config.%s has %q: want printable characters and no space", field, word)
 			}
 		}
@@ -190,6 +195,13 @@ func portMappings(in []*runtimeapi.PortMapping) ([]network.PortMapping, error) {
 		}
 		if !validPort(pm.GetHostPort()) || !validPort(pm.GetContainerPort()) {
 			return nil, invalid("port_mappings forwards host port %d to %d: want 1-65535", pm.GetHostPort(), pm.GetContainerPort())
+		}
+		if _, ok := runtimeapi.Protocol_name[int32(pm.GetProtocol())]; !ok {
+			return nil, invalid("port_mappings forwards host port %d of protocol %s", pm.GetHostPort(), pm.GetProtocol())
+		}
+		// The plugin would take what it cannot read for all of the host's addresses.
+		if _, err := netip.ParseAddr(pm.GetHostIp()); err != nil && pm.GetHostIp() != "" {
+			return nil, invalid("port_mappings forwards host port %d of host_ip %q: want an IP address", pm.GetHostPort(), pm.GetHostIp())
 		}
 		out = append(out, network.PortMapping{
 			Protocol:      strings.ToLower(pm.GetProtocol().String()),

@@ -13,6 +13,14 @@ func containerSecurity(sc *runtimeapi.LinuxContainerSecurityContext) (ocispec.Se
 	if err != nil {
 		return ocispec.Security{}, err
 	}
+	seccomp, err := profileOr("seccomp", sc.GetSeccomp(), sc.GetSeccompProfilePath()) //nolint:staticcheck // clients still send the deprecated field
+	if err != nil {
+		return ocispec.Security{}, err
+	}
+	apparmor, err := profileOr("apparmor", sc.GetApparmor(), sc.GetApparmorProfile()) //nolint:staticcheck // clients still send the deprecated field
+	if err != nil {
+		return ocispec.Security{}, err
+	}
 	caps := sc.GetCapabilities()
 	return ocispec.Security{
 		Privileged: sc.GetPrivileged(),
@@ -26,8 +34,8 @@ func containerSecurity(sc *runtimeapi.LinuxContainerSecurityContext) (ocispec.Se
 		NoNewPrivs:     sc.GetNoNewPrivs(),
 		MaskedPaths:    sc.GetMaskedPaths(),
 		ReadonlyPaths:  sc.GetReadonlyPaths(),
-		Seccomp:        profileOr(sc.GetSeccomp(), sc.GetSeccompProfilePath()), //nolint:staticcheck // clients still send the deprecated field
-		AppArmor:       profileOr(sc.GetApparmor(), sc.GetApparmorProfile()),   //nolint:staticcheck // clients still send the deprecated field
+		Seccomp:        seccomp,
+		AppArmor:       apparmor,
 		SELinux:        selinux(sc.GetSelinuxOptions()),
 	}, nil
 }
@@ -56,34 +64,38 @@ func containerUser(sc *runtimeapi.LinuxContainerSecurityContext) (ocispec.User, 
 	return user, nil
 }
 
-func profile(p *runtimeapi.SecurityProfile) ocispec.Profile {
-	if p == nil {
-		return ocispec.Profile{}
+// profile converts the security profile in a field of that name.
+func profile(field string, p *runtimeapi.SecurityProfile) (ocispec.Profile, error) {
+	switch {
+	case p == nil:
+		return ocispec.Profile{}, nil
+	case p.GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault:
+		return ocispec.Profile{Type: ocispec.ProfileRuntimeDefault}, nil
+	case p.GetProfileType() == runtimeapi.SecurityProfile_Localhost:
+		return ocispec.Profile{Type: ocispec.ProfileLocalhost, Ref: strings.TrimPrefix(p.GetLocalhostRef(), localhostPrefix)}, nil
+	case p.GetProfileType() == runtimeapi.SecurityProfile_Unconfined:
+		return ocispec.Profile{Type: ocispec.ProfileUnconfined}, nil
 	}
-	switch p.GetProfileType() {
-	case runtimeapi.SecurityProfile_RuntimeDefault:
-		return ocispec.Profile{Type: ocispec.ProfileRuntimeDefault}
-	case runtimeapi.SecurityProfile_Localhost:
-		return ocispec.Profile{Type: ocispec.ProfileLocalhost, Ref: strings.TrimPrefix(p.GetLocalhostRef(), localhostPrefix)}
-	}
-	return ocispec.Profile{Type: ocispec.ProfileUnconfined}
+	return ocispec.Profile{}, invalid("%s.profile_type is %s", field, p.GetProfileType())
 }
 
 // localhostPrefix stands before a profile's name in the deprecated string fields.
 const localhostPrefix = "localhost/"
 
 // profileOr reads the deprecated string field where a client does not fill in the message.
-func profileOr(p *runtimeapi.SecurityProfile, deprecated string) ocispec.Profile {
+func profileOr(field string, p *runtimeapi.SecurityProfile, deprecated string) (ocispec.Profile, error) {
 	if p != nil || deprecated == "" {
-		return profile(p)
+		return profile(field, p)
 	}
-	if ref, ok := strings.CutPrefix(deprecated, localhostPrefix); ok {
-		return ocispec.Profile{Type: ocispec.ProfileLocalhost, Ref: ref}
+	switch ref, local := strings.CutPrefix(deprecated, localhostPrefix); {
+	case local:
+		return ocispec.Profile{Type: ocispec.ProfileLocalhost, Ref: ref}, nil
+	case deprecated == "runtime/default", deprecated == "docker/default":
+		return ocispec.Profile{Type: ocispec.ProfileRuntimeDefault}, nil
+	case deprecated == "unconfined":
+		return ocispec.Profile{Type: ocispec.ProfileUnconfined}, nil
 	}
-	if deprecated == "runtime/default" || deprecated == "docker/default" {
-		return ocispec.Profile{Type: ocispec.ProfileRuntimeDefault}
-	}
-	return ocispec.Profile{Type: ocispec.ProfileUnconfined}
+	return ocispec.Profile{}, invalid("the %s profile is %q: want runtime/default, unconfined or %s and a name", field, deprecated, localhostPrefix)
 }
 
 func selinux(o *runtimeapi.SELinuxOption) *ocispec.SELinux {

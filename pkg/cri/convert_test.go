@@ -98,7 +98,7 @@ func TestSandboxSpecRefuses(t *testing.T) {
 
 // TestSandboxSpecRefusesDNS holds that no word of resolv.conf can become two, or a line of its own.
 func TestSandboxSpecRefusesDNS(t *testing.T) {
-	for _, bad := range []string{"a\nnameserver 192.0.2.1", "a\r", "a b", "a\tb", "a\x00"} {
+	for _, bad := range []string{"", "a\nnameserver 192.0.2.1", "a\r", "a b", "a\tb", "a\x00"} {
 		for field, dns := range map[string]*runtimeapi.DNSConfig{
 			"servers":  {Servers: []string{"192.0.2.53", bad}},
 			"searches": {Searches: []string{"svc.cluster.local", bad}},

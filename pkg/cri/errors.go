@@ -77,6 +77,7 @@ var sentinels = []struct {
 	{syscall.EDQUOT, codes.ResourceExhausted},
 	{container.ErrCheckpoint, codes.FailedPrecondition},
 	{container.ErrStart, codes.FailedPrecondition},
+	{container.ErrUpdate, codes.FailedPrecondition},
 	{network.ErrPlugin, codes.Unavailable},
 }
 

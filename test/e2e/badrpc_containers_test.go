@@ -68,6 +68,16 @@ func (b *badInput) badContainers(huge, odd string) []badCase {
 		bad("seccomp profile without end", "/dev/zero", func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/dev/zero"}
 		}),
+		bad("seccomp profile of a type that does not exist", "seccomp", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: 77}
+		}),
+		bad("AppArmor profile of a type that does not exist", "apparmor", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.Apparmor = &runtimeapi.SecurityProfile{ProfileType: 77}
+		}),
+		bad("seccomp profile that is misspelled", "runtime-default", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.Seccomp = nil
+			c.Linux.SecurityContext.SeccompProfilePath = "runtime-default" //nolint:staticcheck // clients still send the deprecated field
+		}),
 		bad("user below 0", "-5", func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: -5}
 		}),
@@ -94,6 +104,9 @@ func (b *badInput) badUpdates() []badCase {
 		with("period below 0", codes.InvalidArgument, "cpu period", &runtimeapi.LinuxContainerResources{CpuPeriod: -1}),
 		with("memory below 0", codes.InvalidArgument, "memory limit", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: math.MinInt64}),
 		with("processors with a path", codes.InvalidArgument, "cpuset", &runtimeapi.LinuxContainerResources{CpusetCpus: "0/../1"}),
+		with("processors that do not exist", codes.FailedPrecondition, "cpuset", &runtimeapi.LinuxContainerResources{CpusetCpus: "4095"}),
+		with("quota that the kernel refuses", codes.FailedPrecondition, "cpu", &runtimeapi.LinuxContainerResources{CpuQuota: 1}),
+		with("memory below what is used", codes.FailedPrecondition, "memory", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 4096}),
 		with("page size with a path", codes.InvalidArgument, "huge page", &runtimeapi.LinuxContainerResources{
 			HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "../2MB", Limit: 1}},
 		}),

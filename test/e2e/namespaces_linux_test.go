@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
@@ -122,6 +123,7 @@ func TestPodsSysctlsAreWritten(t *testing.T) {
 		"kernel.msgmax":                       "16384",
 		"net.ipv4.ip_unprivileged_port_start": "80",
 		"net.core.somaxconn":                  "777",
+		"net.ipv4.ping_group_range":           "1000 2000", // groups of the pod, as it sees them
 	}
 	for _, kind := range []struct {
 		name string
@@ -135,12 +137,37 @@ func TestPodsSysctlsAreWritten(t *testing.T) {
 			c := n.RunPod(t, opts...).Run(t, n.Image(t, labimage.Demo))
 			for key, value := range want {
 				file := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
-				if got := c.Exec(t, "cat", file); got != value {
+				if got := fields(c.Exec(t, "cat", file)); got != value {
 					t.Errorf("%s is %s, want %s", key, got, value)
 				}
 			}
 		})
 	}
+}
+
+// TestPodsSysctlOfGroups: the groups that may ping are the pod's, of which it has 65,536 in a user namespace.
+func TestPodsSysctlOfGroups(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	const name = "net.ipv4.ping_group_range"
+	groups := func(t *testing.T, opts ...nodetest.PodOption) string {
+		t.Helper()
+		return fields(n.RunPod(t, opts...).Output(t, image, nodetest.Command("cat", "/proc/sys/net/ipv4/ping_group_range")))
+	}
+	for asked, want := range map[string]string{"": "0 65535", "0 2147483647": "0 65535", "65535 65535": "65535 65535"} {
+		var opts []nodetest.PodOption
+		if asked != "" {
+			opts = append(opts, nodetest.Sysctl(name, asked))
+		}
+		if got := groups(t, opts...); got != want {
+			t.Errorf("with %q a pod in a user namespace lets groups %q ping, want %q", asked, got, want)
+		}
+	}
+	if got, want := groups(t, nodetest.HostUsers), "0 2147483647"; got != want {
+		t.Errorf("without a user namespace groups %q may ping, want %q", got, want)
+	}
+	_, err := n.TryRunPod(t, n.PodRequest(t, nodetest.Sysctl(name, "65536 70000")))
+	wantError(t, err, codes.InvalidArgument, name, "65536 70000")
 }
 
 func TestHostNamespaces(t *testing.T) {

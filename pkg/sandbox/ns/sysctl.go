@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -89,6 +90,33 @@ func sortedSysctls(sysctls map[string]string) []sysctl {
 		sorted = append(sorted, sysctl{name, sysctls[name], path})
 	}
 	return sorted
+}
+
+// pingGroups is the one sysctl whose value is ids, of groups: what the kernel makes of them depends on the
+// user namespace of whoever writes.
+const pingGroups = "net/ipv4/ping_group_range"
+
+// onHost is s as a writer in the host's user namespace spells it for a pod with that mapping, nil for the
+// host's own. A last group beyond the pod's stands for all that it has, as in the customary "0 2147483647".
+func (s sysctl) onHost(user *IDMap) (sysctl, error) {
+	if user == nil || user.Length == 0 || strings.Join(s.path, "/") != pingGroups {
+		return s, nil
+	}
+	words := strings.Fields(s.value)
+	if len(words) != 2 {
+		return s, nil // the kernel says what it thinks of that
+	}
+	first, err1 := strconv.ParseUint(words[0], 0, 31)
+	last, err2 := strconv.ParseUint(words[1], 0, 31)
+	if err1 != nil || err2 != nil || first > last { // turned round, it is no group at all
+		return s, nil
+	}
+	if first >= uint64(user.Length) {
+		return s, fmt.Errorf("%w: %q is set to %q: the pod has %d groups", ErrSysctl, s.name, s.value, user.Length)
+	}
+	last = min(last, uint64(user.Length)-1)
+	s.value = fmt.Sprintf("%d %d", uint64(user.HostID)+first, uint64(user.HostID)+last)
+	return s, nil
 }
 
 // file is the path of s.

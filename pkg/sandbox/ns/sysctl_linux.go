@@ -10,7 +10,7 @@ import (
 )
 
 // WriteSysctls sets sysctls in the namespaces that pins names; user is the mapping of the pod's
-// user namespace, nil for the host's. All are validated before the first is written. Errors wrap
+// user namespace, nil for the host's, and ids in values are the pod's. All are validated before the first is written. Errors wrap
 // ErrSysctl where the name or value is at fault.
 func WriteSysctls(ctx context.Context, pins Pins, user *IDMap, sysctls map[string]string) error {
 	if len(sysctls) == 0 {
@@ -57,8 +57,12 @@ func enter(path string, k kind) error {
 	return nil
 }
 
-// write sets s through the namespaces of the calling thread and with its credentials.
+// write sets s through the namespaces of the calling thread and with its credentials, which are the host's.
 func (s sysctl) write(user *IDMap) error {
+	s, err := s.onHost(user)
+	if err != nil {
+		return err
+	}
 	// The path has no component that could lead elsewhere, and /proc/sys no symlinks.
 	fd, err := unix.Openat2(unix.AT_FDCWD, s.file(), &unix.OpenHow{
 		Flags:   unix.O_WRONLY | unix.O_CLOEXEC,

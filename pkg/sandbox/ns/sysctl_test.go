@@ -161,3 +161,33 @@ func TestValidateRequest(t *testing.T) {
 		t.Errorf("a pod with nothing of its own: %v", err)
 	}
 }
+
+func TestSysctlOnHost(t *testing.T) {
+	user := &IDMap{HostID: 1 << 20, Length: 65536}
+	for _, tc := range []struct {
+		name, value string
+		user        *IDMap
+		want        string
+	}{
+		{"net.ipv4.ping_group_range", "0 2147483647", user, "1048576 1114111"},
+		{"net/ipv4/ping_group_range", " 1000\t2000", user, "1049576 1050576"},
+		{"net.ipv4.ping_group_range", "65535 65535", user, "1114111 1114111"},
+		{"net.ipv4.ping_group_range", "1 0", user, "1 0"},
+		{"net.ipv4.ping_group_range", "0 1000", nil, "0 1000"},
+		{"net.ipv4.ping_group_range", "all", user, "all"},
+		{"net.ipv4.ip_local_port_range", "1000 2000", user, "1000 2000"},
+	} {
+		path, err := sysctlPath(tc.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := sysctl{tc.name, tc.value, path}.onHost(tc.user)
+		if err != nil || got.value != tc.want {
+			t.Errorf("%s=%q is %q on the host, %v, want %q", tc.name, tc.value, got.value, err, tc.want)
+		}
+	}
+	beyond := sysctl{"net.ipv4.ping_group_range", "65536 70000", []string{"net", "ipv4", "ping_group_range"}}
+	if _, err := beyond.onHost(user); !errors.Is(err, ErrSysctl) {
+		t.Errorf("groups that the pod does not have: %v, want ErrSysctl", err)
+	}
+}
