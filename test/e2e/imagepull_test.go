@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"google.golang.org/grpc/codes"
@@ -149,7 +151,9 @@ type kind struct {
 func repack(t *testing.T, n *nodetest.Node, k kind) v1.Image {
 	t.Helper()
 	spec := labimage.Catalogue(n.Box())[labimage.Demo]
-	spec.Labels = map[string]string{"kind": string(k.layer)}
+	// Layers that are there already would not be unpacked: the first one makes the others new.
+	own := labimage.Layer{labimage.Text("kind", string(k.layer))}
+	spec.Layers = append([]labimage.Layer{own}, spec.Layers...)
 	plain, err := labimage.Build(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -164,11 +168,7 @@ func repack(t *testing.T, n *nodetest.Node, k kind) v1.Image {
 	}
 	img := mutate.MediaType(empty.Image, k.manifest)
 	for _, layer := range layers {
-		packed, err := tarball.LayerFromOpener(layer.Uncompressed, tarball.WithCompression(k.compression), tarball.WithMediaType(k.layer))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: packed, MediaType: k.layer}); err != nil {
+		if img, err = mutate.Append(img, mutate.Addendum{Layer: pack(t, layer, k), MediaType: k.layer}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -178,6 +178,29 @@ func repack(t *testing.T, n *nodetest.Node, k kind) v1.Image {
 		t.Fatal(err)
 	}
 	return img
+}
+
+// pack returns a layer in another kind.
+func pack(t *testing.T, layer v1.Layer, k kind) v1.Layer {
+	t.Helper()
+	if k.compression != compression.None {
+		packed, err := tarball.LayerFromOpener(layer.Uncompressed, tarball.WithCompression(k.compression), tarball.WithMediaType(k.layer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return packed
+	}
+	// The library compresses a layer with gzip that asks for no compression.
+	plain, err := layer.Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	data, err := io.ReadAll(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return static.NewLayer(data, k.layer)
 }
 
 // TestPullEachKindOfImage pulls images of each media type and compression, and looks at their files in pods with and
@@ -210,55 +233,60 @@ func TestPullEachKindOfImage(t *testing.T) {
 			}
 		})
 	}
-	t.Run("docker-list", func(t *testing.T) {
-		for _, media := range []types.MediaType{types.DockerManifestList, types.OCIImageIndex} {
-			spec := labimage.Catalogue(n.Box())[labimage.Demo]
-			spec.Labels = map[string]string{"list": string(media)}
-			img, err := labimage.Build(spec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			foreign := smallImage("another machine's")
-			foreign.Arch = "s390x"
-			other, err := labimage.Build(foreign)
-			if err != nil {
-				t.Fatal(err)
-			}
-			config, err := img.ConfigFile()
-			if err != nil {
-				t.Fatal(err)
-			}
-			index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, media),
-				mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
-				mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: config.Architecture}}})
-			digest, err := n.Registry.PushIndex(t.Context(), "kinds/list:v1", index)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ref := n.Registry.Ref("kinds/list:v1")
-			id := pulled(t, n, ref)
-			if name, err := img.ConfigName(); err != nil || id != name.String() {
-				t.Errorf("the id is %s, want %s: that of the machine's own image", id, name)
-			}
-			if got := imageStatus(t, n, ref).GetRepoDigests(); !slices.Contains(got, n.Registry.Addr()+"/kinds/list@"+digest) {
-				t.Errorf("repo digests are %v, want that of the index %s", got, digest)
-			}
-			n.RunPod(t).Run(t, ref).Exec(t, "true")
-		}
-	})
-	t.Run("no image for this machine", func(t *testing.T) {
-		foreign := smallImage("for another machine alone")
-		foreign.Arch = "s390x"
-		index, err := labimage.BuildIndex([]labimage.Spec{foreign})
+}
+
+// TestPullOfAnIndex takes the image of this machine out of it, in both forms.
+func TestPullOfAnIndex(t *testing.T) {
+	n := sharedNode(t)
+	for _, media := range []types.MediaType{types.DockerManifestList, types.OCIImageIndex} {
+		spec := labimage.Catalogue(n.Box())[labimage.Demo]
+		spec.Labels = map[string]string{"list": string(media)}
+		img, err := labimage.Build(spec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.Registry.PushIndex(t.Context(), "kinds/foreign:v1", index); err != nil {
+		foreign := smallImage("another machine's")
+		foreign.Arch = "s390x"
+		other, err := labimage.Build(foreign)
+		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = tryPull(t.Context(), n, n.Registry.Ref("kinds/foreign:v1"), nil)
-		wantError(t, err, codes.NotFound, "kinds/foreign")
-	})
+		config, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, media),
+			mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
+			mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: config.Architecture}}})
+		digest, err := n.Registry.PushIndex(t.Context(), "kinds/list:v1", index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := n.Registry.Ref("kinds/list:v1")
+		id := pulled(t, n, ref)
+		if name, err := img.ConfigName(); err != nil || id != name.String() {
+			t.Errorf("the id is %s, want %s: that of the machine's own image", id, name)
+		}
+		if got := imageStatus(t, n, ref).GetRepoDigests(); !slices.Contains(got, n.Registry.Addr()+"/kinds/list@"+digest) {
+			t.Errorf("repo digests are %v, want that of the index %s", got, digest)
+		}
+		n.RunPod(t).Run(t, ref).Exec(t, "true")
+	}
+}
+
+func TestPullOfAnIndexWithoutThisMachine(t *testing.T) {
+	n := sharedNode(t)
+	foreign := smallImage("for another machine alone")
+	foreign.Arch = "s390x"
+	index, err := labimage.BuildIndex([]labimage.Spec{foreign})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Registry.PushIndex(t.Context(), "kinds/foreign:v1", index); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tryPull(t.Context(), n, n.Registry.Ref("kinds/foreign:v1"), nil)
+	wantError(t, err, codes.NotFound, "kinds/foreign")
 }
 
 // TestImportedImagesAreSeen: what ctr puts into the namespace is an image like any other.
