@@ -1,6 +1,7 @@
 package labnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type DaemonOptions struct {
 	Quarantine string
 	// NRI are further fields of nri, in YAML: ", key: value".
 	NRI string
+	// CgroupDriver is as in the configuration file; empty means cgroupfs.
+	CgroupDriver string
 	// Handlers are further entries of runtimeHandlers, in YAML that is indented by two.
 	Handlers string
 	// Registry are further fields of registry, in YAML's flow style.
@@ -89,7 +92,7 @@ func (d *Daemon) config() (string, error) {
 	line("registry: {configPath: %s, %s}", d.node.CertsDir, d.opts.Registry)
 	line("nri: {socketPath: %s, pluginPath: %s, pluginConfigPath: %s%s}", d.NRISocket(), d.NRIPlugins(), filepath.Join(d.NRI, "conf.d"), d.opts.NRI)
 	line("cdiSpecDirs: [%s]\n%s", d.CDI, strings.TrimRight(d.opts.Extra, "\n"))
-	line("cgroupDriver: cgroupfs\nrestrictOOMScoreAdj: %t", !canLower)
+	line("cgroupDriver: %s\nrestrictOOMScoreAdj: %t", cmp.Or(d.opts.CgroupDriver, "cgroupfs"), !canLower)
 	line("defaultRuntimeHandler: runc\nruntimeHandlers:\n  runc: {runtime: io.containerd.runc.v2, binaryName: runc}")
 	if d.opts.Handlers != "" {
 		line("%s", strings.TrimRight(d.opts.Handlers, "\n"))

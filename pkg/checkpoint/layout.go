@@ -64,13 +64,12 @@ func Describe(dir string, d Description, status any) error {
 // wraps ErrInvalid.
 func Read(root *os.Root) (Description, error) {
 	var d Description
-	for name, v := range map[string]any{
-		metadata.ConfigDumpFile: &d.Config,
-		metadata.SpecDumpFile:   &d.Spec,
-	} {
-		if err := readJSON(root, name, v); err != nil {
-			return Description{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
+	// The first one first: what is no checkpoint at all lacks that.
+	if err := readJSON(root, metadata.ConfigDumpFile, &d.Config); err != nil {
+		return Description{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := readJSON(root, metadata.SpecDumpFile, &d.Spec); err != nil {
+		return Description{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if d.Spec == nil || d.Spec.Process == nil || d.Spec.Linux == nil {
 		return Description{}, fmt.Errorf("%w: %s is no specification of a container", ErrInvalid, metadata.SpecDumpFile)
