@@ -146,7 +146,7 @@ func (d *daemon) openMounts(context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.node = &node{cfg: d.cfg, kernel: prober, engine: d.engine}
+	d.node = &node{cfg: d.cfg, kernel: prober, engine: d.engine, cgroup2: cgroup2Mounts}
 	d.mounter, err = mounts.New(mounts.Options{DetachedLayers: prober.OverlayDetachedLayers})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/capability"
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/internal/kernel"
@@ -26,6 +27,8 @@ type node struct {
 	kernel  kernelProber
 	engine  runtimeProber
 	network *network.Network
+	// cgroup2 lists the mounts of cgroup2.
+	cgroup2 func() ([]*mountinfo.Info, error)
 
 	recovery recovery
 }
@@ -191,10 +194,19 @@ func (n *node) host() (ocispec.Host, error) {
 	if err != nil {
 		return ocispec.Host{}, err
 	}
+	var options []string
+	if unified {
+		mounts, err := n.cgroup2()
+		if err != nil {
+			return ocispec.Host{}, err
+		}
+		options = cgroupOptions(mounts)
+	}
 	return ocispec.Host{
 		AppArmorDefault:     profile,
 		AppArmorLoaded:      func(name string) (bool, error) { return profileLoaded(appArmorProfiles, name) },
 		CgroupV2:            unified,
+		CgroupOptions:       options,
 		Swap:                accountsSwap(unified),
 		Hugetlb:             hasHugetlb(unified),
 		Seccomp:             hasSeccomp(),

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
 	"github.com/userns-shim/userns-shim/internal/config"
@@ -58,6 +59,7 @@ type machine struct {
 	kernel  *fakeKernel
 	runtime *fakeRuntime
 	handler config.RuntimeHandler
+	cgroup2 []*mountinfo.Info
 }
 
 func newMachine() *machine {
@@ -71,7 +73,7 @@ func newMachine() *machine {
 func (m *machine) node() *node {
 	cfg := config.Default()
 	cfg.RuntimeHandlers = map[string]config.RuntimeHandler{"runc": m.handler}
-	return &node{cfg: cfg, kernel: m.kernel, engine: m.runtime}
+	return &node{cfg: cfg, kernel: m.kernel, engine: m.runtime, cgroup2: func() ([]*mountinfo.Info, error) { return m.cgroup2, nil }}
 }
 
 // TestHandlersReportUserNamespaces holds issue 2's rule that UserNamespaces is true only where
@@ -177,4 +179,33 @@ func missingFor(t *testing.T, n *node) map[string]string {
 		t.Fatal(err)
 	}
 	return info.Missing
+}
+
+// TestCgroupOptionsAreTheHosts: a mount of cgroup2 without them would take them from the host.
+func TestCgroupOptionsAreTheHosts(t *testing.T) {
+	for options, want := range map[string][]string{
+		"rw,nsdelegate,memory_recursiveprot": {"nsdelegate", "memory_recursiveprot"},
+		"rw,seclabel,favordynmods":           {"favordynmods"},
+		"rw":                                 {},
+	} {
+		m := newMachine()
+		m.cgroup2 = []*mountinfo.Info{{Mountpoint: "/sys/fs/cgroup", VFSOptions: options}}
+		host, err := m.node().host()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(host.CgroupOptions, want) {
+			t.Errorf("the host has %q, specifications repeat %q, want %q", options, host.CgroupOptions, want)
+		}
+	}
+	// The options of the real one are read where they are.
+	mounts, err := cgroup2Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mounts {
+		if m.FSType != "cgroup2" || m.VFSOptions == "" {
+			t.Errorf("taken for a mount of cgroup2: %+v", m)
+		}
+	}
 }
