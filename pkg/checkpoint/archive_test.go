@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	metadata "github.com/checkpoint-restore/checkpointctl/lib"
@@ -187,4 +188,18 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("the error is %v", err)
 		}
 	})
+}
+
+// TestReadNamesTheFirstFile: of several that cannot be read it is always the same one.
+func TestReadNamesTheFirstFile(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for range 20 {
+		if _, err := Read(root); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "config.dump") {
+			t.Fatalf("error %v, want one that names config.dump", err)
+		}
+	}
 }

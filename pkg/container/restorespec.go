@@ -17,13 +17,11 @@ const criuConfigAnnotation = "org.criu.config"
 // would fail, or leave it out without a word.
 func (o *origin) adapt(spec *specs.Spec) error {
 	was := o.desc.Spec
-	for what, differ := range map[string][2][]string{
-		"mounts":     {destinations(was), destinations(spec)},
-		"namespaces": {namespaceKinds(was), namespaceKinds(spec)},
-	} {
-		if err := same(what, differ[0], differ[1]); err != nil {
-			return err
-		}
+	if err := same("namespaces", namespaceKinds(was), namespaceKinds(spec)); err != nil {
+		return err
+	}
+	if err := same("mounts", destinations(was), destinations(spec)); err != nil {
+		return err
 	}
 	if was.Process.Terminal != spec.Process.Terminal {
 		return fmt.Errorf("%w: a terminal: %t in the checkpoint, now %t", ErrInvalid, was.Process.Terminal, spec.Process.Terminal)
