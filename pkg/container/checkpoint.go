@@ -73,9 +73,9 @@ func (m *Manager) CheckpointPod(ctx context.Context, sb sandbox.Record, ids []st
 	if err == nil {
 		return nil
 	}
-	errs := []error{fmt.Errorf("checkpoint pod %s: %w", sb.ID, err), removeFile(filepath.Join(dir, checkpoint.PodFile))}
+	errs := []error{fmt.Errorf("checkpoint pod %s: %w", sb.ID, err), removePath(filepath.Join(dir, checkpoint.PodFile))}
 	for _, c := range containers {
-		errs = append(errs, removeFile(c.archive))
+		errs = append(errs, removePath(c.archive))
 	}
 	return errors.Join(errs...)
 }
@@ -206,6 +206,3 @@ func (m *Manager) thaw(ctx context.Context, id string) error {
 		}
 	}
 }
-
-// removeFile takes a file that is gone for done.
-func removeFile(path string) error { return removeDir(path) }

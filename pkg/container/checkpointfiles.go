@@ -62,7 +62,7 @@ func (m *Manager) endCapture(c *captured) error {
 func (m *Manager) removeCheckpoint(id string) error {
 	partial, err := os.ReadFile(filepath.Join(m.checkpointDir(id), partialFile))
 	if err == nil {
-		err = removeFile(string(partial))
+		err = removePath(string(partial))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil

@@ -109,7 +109,7 @@ func (m *Manager) releaseImageView(ctx context.Context, rec Record) error {
 		return err
 	}
 	return errors.Join(
-		removeDir(image),
+		removePath(image),
 		ignoreNotFound(m.opts.Snapshots.RemoveSnapshot(ctx, rec.Snapshotter, imageViewKey(rec.ID))),
 	)
 }

@@ -119,22 +119,6 @@ func (m *Manager) newRecord(sb sandbox.Record, spec Spec, image Image, handler H
 	return rec
 }
 
-// creationTime is now, or just after the pod's latest container of that name where the clock was set back
-// since then: kubelet takes the latest for the present one, over all sandboxes of the pod.
-func (m *Manager) creationTime(sb sandbox.Record, name string) time.Time {
-	now := latest(m.opts.Clock.Now(), sb.CreatedAt)
-	for _, rec := range m.table.All() {
-		if rec.Spec.Metadata.Name != name || now.After(rec.CreatedAt) {
-			continue
-		}
-		other, err := m.opts.Sandbox(rec.SandboxID)
-		if err == nil && other.Spec.Metadata.UID == sb.Spec.Metadata.UID {
-			now = rec.CreatedAt.Add(time.Nanosecond)
-		}
-	}
-	return now
-}
-
 // checkMapping holds a container's mapping against the one that was requested for its sandbox,
 // or against the effective one where the client left the choice to the runtime.
 func checkMapping(sb sandbox.Record, spec Spec) error {

@@ -231,10 +231,14 @@ func (m *Manager) notify(kind sandbox.EventKind, rec Record) {
 	}
 }
 
+func (m *Manager) handlerName(sb sandbox.Record) string {
+	return cmp.Or(sb.Spec.RuntimeHandler, m.opts.DefaultHandler)
+}
+
 // Handler is the runtime handler of a sandbox's containers. An error wraps ErrUnsupported where the
 // configuration has it no longer.
 func (m *Manager) Handler(sb sandbox.Record) (Handler, error) {
-	name := cmp.Or(sb.Spec.RuntimeHandler, m.opts.DefaultHandler)
+	name := m.handlerName(sb)
 	h, ok := m.opts.Handlers[name]
 	if !ok {
 		return Handler{}, fmt.Errorf("%w: runtime handler %q of sandbox %s is not configured", ErrUnsupported, name, sb.ID)

@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -79,16 +78,4 @@ func (m *Manager) lookForOOM(rec Record) {
 	if err == nil && m.opts.Cgroups.OOMKilled(stats.CgroupPath(path)) {
 		m.NoteOOM(rec.ID)
 	}
-}
-
-// latest keeps times in their order where the wall clock was set back in between. Rounding makes them times of
-// that clock alone.
-func latest(times ...time.Time) time.Time {
-	var last time.Time
-	for _, t := range times {
-		if t = t.Round(0); t.After(last) {
-			last = t
-		}
-	}
-	return last
 }

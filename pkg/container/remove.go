@@ -103,13 +103,13 @@ func ignoreNotFound(err error) error {
 func removeDirs(p Paths) error {
 	var errs []error
 	for _, path := range []string{p.Rootfs, p.IO, p.Volumes, p.Dir} {
-		errs = append(errs, removeDir(path))
+		errs = append(errs, removePath(path))
 	}
 	return errors.Join(errs...)
 }
 
-// removeDir takes a directory that is gone for done.
-func removeDir(path string) error {
+// removePath removes a file or an empty directory; one that is gone is done.
+func removePath(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"cmp"
 	"context"
 	"os"
 	"path"
@@ -123,7 +122,7 @@ func (m *Manager) hostOf(ctx context.Context, b *build) (ocispec.Host, error) {
 	if !asks || m.opts.RecursiveReadOnly == nil {
 		return host, nil
 	}
-	able, err := m.opts.RecursiveReadOnly(ctx, cmp.Or(b.sb.Spec.RuntimeHandler, m.opts.DefaultHandler))
+	able, err := m.opts.RecursiveReadOnly(ctx, m.handlerName(b.sb))
 	host.RecursiveReadOnly = host.RecursiveReadOnly && able
 	return host, err
 }

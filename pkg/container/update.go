@@ -50,8 +50,8 @@ func updatable(rec Record) error {
 	return nil
 }
 
-// SetResources is UpdateResources that plugins have no say in. The specification is changed first, so that it never lags behind the cgroup, and
-// changed back where the kernel refuses.
+// SetResources is UpdateResources that plugins have no say in. The specification is changed first, so that it never
+// lags behind the cgroup, and changed back where the kernel refuses.
 func (m *Manager) SetResources(ctx context.Context, id string, r ocispec.Resources) error {
 	rec, err := m.Get(id)
 	if err != nil {

@@ -42,17 +42,14 @@ func (s *runtimeService) CheckpointContainer(ctx context.Context, req *runtimeap
 	return &runtimeapi.CheckpointContainerResponse{}, nil
 }
 
-// maxTimeout keeps seconds from overflowing a duration.
-const maxTimeout = int64(365 * 24 * time.Hour / time.Second)
-
-func checkpointBound(seconds int64) (time.Duration, error) {
+func checkpointBound(timeout int64) (time.Duration, error) {
 	switch {
-	case seconds < 0:
-		return 0, invalid("timeout is %d s: want 0 or more", seconds)
-	case seconds == 0:
+	case timeout < 0:
+		return 0, invalid("timeout is %d s: want 0 or more", timeout)
+	case timeout == 0:
 		return checkpointTimeout, nil
 	}
-	return time.Duration(min(seconds, maxTimeout)) * time.Second, nil
+	return seconds(timeout), nil
 }
 
 func checkpointOptions() container.CheckpointOptions {

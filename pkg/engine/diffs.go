@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
@@ -133,9 +134,7 @@ func (e *Engine) manifestAnnotations(ctx context.Context, img images.Image) (map
 	}
 	all := map[string]string{}
 	for _, from := range []map[string]string{index.Annotations, manifest.Annotations} {
-		for k, v := range from {
-			all[k] = v
-		}
+		maps.Copy(all, from)
 	}
 	return all, nil
 }

@@ -16,6 +16,10 @@ var ErrSocket = errors.New("NRI plugins cannot connect")
 // probeTimeout bounds the question whether somebody serves a socket.
 const probeTimeout = time.Second
 
+// socketAdvice follows "another process ...".
+const socketAdvice = "most likely containerd, whose own NRI is on by default; " +
+	"set disable = true for its plugin io.containerd.nri.v1.nri, or another nri.socketPath here, and restart both"
+
 // socket is the state of the place where plugins connect. containerd has NRI on by default, at the same
 // place: whoever comes first keeps it, and the other says so.
 type socket struct {
@@ -37,8 +41,7 @@ func claimSocket(path string) *socket {
 		return s
 	}
 	_ = conn.Close() // nothing was sent
-	s.fault = fmt.Errorf("%w: another process serves %s, most likely containerd, whose own NRI is on by default; "+
-		"set disable = true for its plugin io.containerd.nri.v1.nri, or another nri.socketPath here, and restart both", ErrSocket, path)
+	s.fault = fmt.Errorf("%w: another process serves %s, %s", ErrSocket, path, socketAdvice)
 	return s
 }
 
@@ -86,6 +89,5 @@ func (s *socket) ready() error {
 	if fault != nil || s.ours() {
 		return fault
 	}
-	return fmt.Errorf("%w: %s was taken away, most likely by containerd, whose own NRI is on by default; "+
-		"set disable = true for its plugin io.containerd.nri.v1.nri, or another nri.socketPath here, and restart both", ErrSocket, s.path)
+	return fmt.Errorf("%w: another process has taken the place of %s, %s", ErrSocket, s.path, socketAdvice)
 }

@@ -59,7 +59,7 @@ func TestNRISocketOfAnotherProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	thief := listenNRI(t, path)
-	wantNRI(t, n, false, path, "taken away", "io.containerd.nri.v1.nri")
+	wantNRI(t, n, false, path, "has taken the place", "io.containerd.nri.v1.nri")
 	if err := n.Daemon.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -86,22 +86,10 @@ func listenNRI(t *testing.T, path string) *net.UnixListener {
 	return listener
 }
 
-// restart stops the daemon if it runs, and starts it.
-func restart(t *testing.T, n *nodetest.Node) {
-	t.Helper()
-	if err := errors.Join(n.Daemon.Stop(t.Context()), n.Daemon.Start(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "CRI is served", func() bool {
-		_, err := n.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
-		return err == nil
-	})
-}
-
 // TestNRIDisabled holds that nothing is there of it then.
 func TestNRIDisabled(t *testing.T) {
 	t.Parallel()
-	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{NRI: ", enabled: false"}})
+	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{NRI: "enabled: false"}})
 	n.RunPod(t).Run(t, n.Image(t, labimage.Demo))
 	if exists(n.Daemon.NRISocket()) {
 		t.Error("there is a socket for plugins")
