@@ -27,7 +27,7 @@ type DaemonOptions struct {
 	OnConflict, Claims string
 	// Quarantine is a duration as in the configuration file; empty means its default.
 	Quarantine string
-	// NRI are further fields of nri, in YAML: ", key: value".
+	// NRI are further fields of nri, in YAML's flow style.
 	NRI string
 	// CgroupDriver is as in the configuration file; empty means cgroupfs.
 	CgroupDriver string
@@ -90,7 +90,7 @@ func (d *Daemon) config() (string, error) {
 	line("containerd: {address: %s, namespace: %s, snapshotter: overlayfs}", d.node.Containerd.Address, Namespace)
 	line("cni: {binDirs: [%s], confDir: %s}", d.node.tools.CNI(), d.node.network.confDir)
 	line("registry: {configPath: %s, %s}", d.node.CertsDir, d.opts.Registry)
-	line("nri: {socketPath: %s, pluginPath: %s, pluginConfigPath: %s%s}", d.NRISocket(), d.NRIPlugins(), filepath.Join(d.NRI, "conf.d"), d.opts.NRI)
+	line("nri: {socketPath: %s, pluginPath: %s, pluginConfigPath: %s, %s}", d.NRISocket(), d.NRIPlugins(), filepath.Join(d.NRI, "conf.d"), d.opts.NRI)
 	line("cdiSpecDirs: [%s]\n%s", d.CDI, strings.TrimRight(d.opts.Extra, "\n"))
 	line("cgroupDriver: %s\nrestrictOOMScoreAdj: %t", cmp.Or(d.opts.CgroupDriver, "cgroupfs"), !canLower)
 	line("defaultRuntimeHandler: runc\nruntimeHandlers:\n  runc: {runtime: io.containerd.runc.v2, binaryName: runc}")

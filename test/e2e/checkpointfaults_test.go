@@ -105,26 +105,23 @@ func TestCheckpointWithARuntimeThatCannot(t *testing.T) {
 func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
 	requireCRIU(t)
 	n := sharedNode(t)
-	shared := func(req *runtimeapi.RunPodSandboxRequest) {
-		nodetest.HostUsers(req)
-		podNamespaces(req).Pid = runtimeapi.NamespaceMode_POD
-	}
+	alone, together := []nodetest.PodOption{nodetest.HostUsers}, []nodetest.PodOption{nodetest.HostUsers, shareProcesses}
 	for name, c := range map[string]struct {
-		pod nodetest.PodOption
+		pod []nodetest.PodOption
 		opt nodetest.ContainerOption
 	}{
-		"terminal":  {nodetest.HostUsers, func(c *runtimeapi.ContainerConfig) { c.Tty = true }},
-		"stdin":     {nodetest.HostUsers, func(c *runtimeapi.ContainerConfig) { c.Stdin = true }},
-		"read-only": {nodetest.HostUsers, func(c *runtimeapi.ContainerConfig) { c.Linux.SecurityContext.ReadonlyRootfs = true }},
-		"user":      {nodetest.HostUsers, nodetest.User(1000, 1000)},
-		"pid":       {shared, func(*runtimeapi.ContainerConfig) {}},
+		"terminal":  {alone, withTTY},
+		"stdin":     {alone, withStdin(false)},
+		"read-only": {alone, func(c *runtimeapi.ContainerConfig) { c.Linux.SecurityContext.ReadonlyRootfs = true }},
+		"user":      {alone, nodetest.User(1000, 1000)},
+		"pid":       {together, func(*runtimeapi.ContainerConfig) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := n.RunPod(t, c.pod)
+			pod := n.RunPod(t, c.pod...)
 			was := pod.Run(t, n.Image(t, labimage.Demo), c.opt, nodetest.Shell("i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"))
 			awaitNumber(t, was, 3)
 			archive, err := checkpointTo(t, n, was, 0)
-			if name == "user" && !canReadLimits(t) {
+			if name == "user" && !hasSysResource(t) {
 				wantError(t, err, codes.FailedPrecondition, "CRIU cannot", "rlimit", was.ID)
 				return
 			}
@@ -133,7 +130,7 @@ func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
 			}
 			last := lastNumber(t, was)
 			pod.Remove(t)
-			restored := n.RunPod(t, c.pod).Run(t, archive, c.opt)
+			restored := n.RunPod(t, c.pod...).Run(t, archive, c.opt)
 			awaitNumber(t, restored, last+5)
 			if first := number(restored.Log(t)[0]); first < 3 || first > last+1 {
 				t.Errorf("it goes on with %d, the checkpoint was between 3 and %d", first, last)

@@ -6,26 +6,11 @@ import (
 	"testing"
 
 	metadata "github.com/checkpoint-restore/checkpointctl/lib"
-	"github.com/moby/sys/capability"
 	"google.golang.org/grpc/codes"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
-
-// canReadLimits says whether this node has CAP_SYS_RESOURCE, without which the kernel tells CRIU neither the
-// limits of another user's processes (prlimit), nor of those in a user namespace that another user owns.
-func canReadLimits(t *testing.T) bool {
-	t.Helper()
-	caps, err := capability.NewPid2(0)
-	if err == nil {
-		err = caps.Load()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return caps.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE)
-}
 
 // TestCheckpointInUserNamespace holds that a container of a pod with a user namespace is written down
 // with the owners that it sees, and that it runs on where it cannot be.
@@ -38,7 +23,7 @@ func TestCheckpointInUserNamespace(t *testing.T) {
 	archive, err := checkpointTo(t, n, c, 0)
 	awaitNumber(t, c, lastNumber(t, c)+3)
 	wantError(t, checkpointPod(t, n, pod, volume(t, n), c), codes.FailedPrecondition, "user namespace", pod.ID)
-	if !canReadLimits(t) {
+	if !hasSysResource(t) {
 		wantError(t, err, codes.FailedPrecondition, "CRIU cannot", "rlimit", c.ID)
 		return
 	}

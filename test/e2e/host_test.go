@@ -27,6 +27,12 @@ func lstat(t *testing.T, path string) *syscall.Stat_t {
 	return info.Sys().(*syscall.Stat_t)
 }
 
+// exists says whether the host has a file, or a link.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 func ownerOf(t *testing.T, path string) owner {
 	t.Helper()
 	st := lstat(t, path)

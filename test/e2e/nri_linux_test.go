@@ -3,12 +3,13 @@ package e2e
 import (
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
@@ -130,20 +131,11 @@ func TestNRISynchronize(t *testing.T) {
 	wantShown(t, plugin.await(t, "Synchronize", 1), pod, running, created)
 
 	installed := install(t, n)
-	if err := n.Daemon.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Daemon.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	restart(t, n)
 	wantShown(t, plugin.await(t, "Synchronize", 2), pod, running, created)
 	first := installed.await(t, "Synchronize", 1)
 	wantShown(t, first, pod, running, created)
 	// What was shown is followed to its end, by both.
-	eventually(t, "CRI is served", func() bool {
-		_, err := n.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
-		return err == nil
-	})
 	created.Remove(t)
 	running.Stop(t, 0)
 	for _, p := range []*nriPlugin{plugin, installed} {
@@ -153,16 +145,11 @@ func TestNRISynchronize(t *testing.T) {
 		}
 	}
 	// A killed daemon leaves no plugin behind, and starts it again.
-	if err := n.Daemon.Kill9(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Daemon.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	crash(t, n)
 	if second := installed.await(t, "Synchronize", 2); second.PID == first.PID {
 		t.Errorf("plugin %d was not started again", first.PID)
 	}
-	eventually(t, "the first plugin process is gone", func() bool { return !exists(filepath.Join("/proc", itoa(first.PID), "exe")) })
+	eventually(t, "the first plugin process is gone", func() bool { return !exists(filepath.Join("/proc", strconv.Itoa(first.PID), "exe")) })
 }
 
 func wantShown(t *testing.T, e pluginEntry, pod *nodetest.Pod, want ...*nodetest.Container) {
@@ -196,7 +183,7 @@ func TestNRIPluginFails(t *testing.T) {
 	}
 	refuse("RunPodSandbox")
 	_, err := n.TryRunPod(t, n.PodRequest(t))
-	wantBlamed(t, err, "10-test", "RunPodSandbox", "not on my node")
+	wantError(t, err, codes.FailedPrecondition, "10-test", "RunPodSandbox", "not on my node")
 	if last := plugin.log(t); last[len(last)-1].Event != "RemovePodSandbox" {
 		t.Errorf("a plugin that refuses a pod sees %q at last, want RemovePodSandbox", last[len(last)-1].Event)
 	}
@@ -206,11 +193,11 @@ func TestNRIPluginFails(t *testing.T) {
 
 	refuse("CreateContainer")
 	_, err = pod.TryCreate(t.Context(), pod.ContainerConfig(image))
-	wantBlamed(t, err, "10-test", "CreateContainer", "not on my node")
+	wantError(t, err, codes.FailedPrecondition, "10-test", "CreateContainer", "not on my node")
 
 	refuse("StartContainer")
 	c := pod.Create(t, image)
-	wantBlamed(t, c.TryStart(t.Context()), "10-test", "StartContainer", "not on my node")
+	wantError(t, c.TryStart(t.Context()), codes.FailedPrecondition, "10-test", "StartContainer", "not on my node")
 	if status := c.Status(t); status.State != runtimeapi.ContainerState_CONTAINER_EXITED || status.Reason != "StartError" {
 		t.Errorf("the container is %s for %s", status.State, status.Reason)
 	}
@@ -219,23 +206,10 @@ func TestNRIPluginFails(t *testing.T) {
 	_, err = n.Runtime.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{
 		ContainerId: c.ID, Linux: &runtimeapi.LinuxContainerResources{CpuShares: 500},
 	})
-	wantBlamed(t, err, "10-test", "UpdateContainer", "not on my node")
+	wantError(t, err, codes.FailedPrecondition, "10-test", "UpdateContainer", "not on my node")
 	c.Stop(t, 0)
 	c.Remove(t)
 	pod.Remove(t)
-}
-
-func wantBlamed(t *testing.T, err error, words ...string) {
-	t.Helper()
-	if err == nil {
-		t.Errorf("no error, want one with %q", words)
-		return
-	}
-	for _, word := range words {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("the error is %q, want %q in it", err, word)
-		}
-	}
 }
 
 // TestNRIPluginThatHangs holds that a plugin which does not answer fails a pod once, after its time, and is
@@ -247,7 +221,7 @@ func TestNRIPluginThatHangs(t *testing.T) {
 	pod := n.RunPod(t)
 	start := time.Now()
 	_, err := pod.TryCreate(t.Context(), pod.ContainerConfig(n.Image(t, labimage.Demo)))
-	wantBlamed(t, err, "10-test", "CreateContainer", "no answer within 2s")
+	wantError(t, err, codes.FailedPrecondition, "10-test", "CreateContainer", "no answer within 2s")
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("the error took %s", took)
 	}

@@ -5,19 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
 
 // install puts the plugin where the daemon starts it from, with its directory for a configuration. When the test
 // ends the daemon is started without it, which is no trace of a pod.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,6 +129,18 @@ func TestContainerdIsRestartedWhilePodsRun(t *testing.T) {
 		t.Errorf("exit code is %d, want 9", got)
 	}
 	wantGrowing(t, writer.Log(t))
+}
+
+// restart stops the daemon if it runs, and starts it.
+func restart(t *testing.T, n *nodetest.Node) {
+	t.Helper()
+	if err := errors.Join(n.Daemon.Stop(t.Context()), n.Daemon.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "CRI is served", func() bool {
+		_, err := n.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+		return err == nil
+	})
 }
 
 // crash kills userns-shim, lets something happen meanwhile, and starts it again.

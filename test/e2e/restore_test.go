@@ -160,7 +160,5 @@ func TestRestoreOfABadArchive(t *testing.T) {
 	if list, err := n.Runtime.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{}); err != nil || len(list.Containers) > 0 {
 		t.Errorf("containers are left: %v %v", list, err)
 	}
-	if left, err := os.ReadDir(filepath.Join(n.Daemon.Root, "restores")); err != nil || len(left) > 0 {
-		t.Errorf("%v is left of unpacked archives, %v", left, err)
-	}
+	wantEmpty(t, filepath.Join(n.Daemon.Root, "restores"))
 }
