@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -13,8 +14,6 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // link is what the engine adds to containerd's client: quick reconnects, a bound on every call, and
@@ -82,7 +81,7 @@ func (l *link) unary(ctx context.Context, method string, req, reply any, cc *grp
 	defer cancel()
 	err := invoke(inner, method, req, reply, cc, opts...)
 	// containerd knows the bound too, and can be the first to say that it is over.
-	over := inner.Err() != nil || status.Code(err) == codes.DeadlineExceeded
+	over := inner.Err() != nil || errors.Is(errgrpc.ToNative(err), context.DeadlineExceeded)
 	if err != nil && over && ctx.Err() == nil {
 		return errgrpc.ToGRPC(fmt.Errorf("containerd at %s did not answer %s within %v: %w",
 			l.address, method, bound, errdefs.ErrUnavailable))

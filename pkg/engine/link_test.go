@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -101,5 +103,26 @@ func TestHungContainerd(t *testing.T) {
 	}
 	if got := e.link.connects.Load(); got != 2 {
 		t.Errorf("%d connections were counted, want 2", got)
+	}
+}
+
+// TestContainerdSaysThatTimeIsOver: it knows a call's bound too, and may be the first to end the call.
+func TestContainerdSaysThatTimeIsOver(t *testing.T) {
+	e, err := New(Options{Address: filepath.Join(t.TempDir(), "c.sock"), Namespace: "k8s.io", CallTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	over := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+		return status.FromContextError(context.DeadlineExceeded).Err()
+	}
+	const method = "/containerd.services.version.v1.Version/Version"
+	if err := errgrpc.ToNative(e.link.unary(t.Context(), method, nil, nil, nil, over)); !errdefs.IsUnavailable(err) {
+		t.Errorf("an unanswered call: %v, want unavailable", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	if err := errgrpc.ToNative(e.link.unary(ctx, method, nil, nil, nil, over)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a call whose caller's time is over: %v, want deadline exceeded", err)
 	}
 }
