@@ -18,9 +18,7 @@ func TestContainerdsCRIPluginLeavesOurPodsAlone(t *testing.T) {
 	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{WithCRI: true}})
 	plugin := runtimeapi.NewRuntimeServiceClient(n.Engine)
 	image := n.Image(t, labimage.Demo)
-	shared := n.RunPod(t, func(req *runtimeapi.RunPodSandboxRequest) {
-		req.Config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
-	})
+	shared := n.RunPod(t, shareProcesses)
 	pods := []*nodetest.Pod{n.RunPod(t), n.RunPod(t, nodetest.HostUsers), shared}
 	var running []*nodetest.Container
 	for _, pod := range pods {

@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
@@ -31,4 +33,22 @@ func importImage(t *testing.T, n *nodetest.Node, ref string, img v1.Image) {
 	}
 	ctr(t, n, "images", "import", "--local", archive)
 	t.Cleanup(func() { removeImage(t, n, ref) })
+}
+
+// TestImportedImagesAreSeen: what ctr puts into the namespace is an image like any other.
+func TestImportedImagesAreSeen(t *testing.T) {
+	n := sharedNode(t)
+	spec := labimage.Catalogue(n.Box())[labimage.Demo]
+	spec.Labels = map[string]string{"imported": "yes"}
+	img, err := labimage.Build(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ref = "imported.example/by/ctr:v1"
+	importImage(t, n, ref, img)
+	got := imageStatus(t, n, ref)
+	if want := configDigest(t, spec); got.GetId() != want || !slices.Contains(got.GetRepoTags(), ref) {
+		t.Fatalf("status is %v, want id %s and tag %s", got, want, ref)
+	}
+	n.RunPod(t).Run(t, ref).Exec(t, "true")
 }

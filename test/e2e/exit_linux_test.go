@@ -41,9 +41,7 @@ func TestExitCodesAndReasons(t *testing.T) {
 		}
 		wantEnd(t, "SIGKILL from the host", killed, 137, "Error")
 		// In a shared PID namespace a container's process is no init, which a signal that it does not handle does not end.
-		shared := n.RunPod(t, append(opts, func(req *runtimeapi.RunPodSandboxRequest) {
-			req.Config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
-		})...)
+		shared := n.RunPod(t, append(opts, shareProcesses)...)
 		asked := shared.Run(t, image, nodetest.Command("sleep", "1000"))
 		if err := stop(t.Context(), n, asked, 30); err != nil {
 			t.Error(err)

@@ -288,21 +288,3 @@ func TestPullOfAnIndexWithoutThisMachine(t *testing.T) {
 	_, err = tryPull(t.Context(), n, n.Registry.Ref("kinds/foreign:v1"), nil)
 	wantError(t, err, codes.NotFound, "kinds/foreign")
 }
-
-// TestImportedImagesAreSeen: what ctr puts into the namespace is an image like any other.
-func TestImportedImagesAreSeen(t *testing.T) {
-	n := sharedNode(t)
-	spec := labimage.Catalogue(n.Box())[labimage.Demo]
-	spec.Labels = map[string]string{"imported": "yes"}
-	img, err := labimage.Build(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const ref = "imported.example/by/ctr:v1"
-	importImage(t, n, ref, img)
-	got := imageStatus(t, n, ref)
-	if want := configDigest(t, spec); got.GetId() != want || !slices.Contains(got.GetRepoTags(), ref) {
-		t.Fatalf("status is %v, want id %s and tag %s", got, want, ref)
-	}
-	n.RunPod(t).Run(t, ref).Exec(t, "true")
-}

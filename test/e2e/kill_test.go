@@ -121,9 +121,7 @@ func (l *load) pod(ctx context.Context, t *testing.T, kind int) {
 		opts = append(opts, nodetest.HostUsers)
 	}
 	if kind/2 == 1 {
-		opts = append(opts, func(req *runtimeapi.RunPodSandboxRequest) {
-			req.Config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
-		})
+		opts = append(opts, shareProcesses)
 	}
 	req := l.node.PodRequest(t, opts...)
 	if err := os.MkdirAll(req.Config.LogDirectory, 0o755); err != nil {
