@@ -103,12 +103,11 @@ func (h *Host) tryRemove(path string) error {
 	return errors.Join(errs...)
 }
 
-// dirs are the cgroup's directories that exist.
+// dirs are the cgroup's directories that exist. What lies at the place of a hierarchy that was unmounted is none.
 func (h *Host) dirs(path string) []string {
 	var out []string
 	for _, root := range h.roots {
-		dir := filepath.Join(root, path)
-		if _, err := os.Stat(dir); err == nil {
+		if dir := filepath.Join(root, path); isCgroup(dir) {
 			out = append(out, dir)
 		}
 	}

@@ -69,14 +69,15 @@ func crunNode(t *testing.T) (n *nodetest.Node, state string) {
 	return n, state
 }
 
-// hideControllersOfV2 takes the second hierarchy out of the node's mount namespace where it has controllers
-// beside hierarchies of version 1: crun refuses such a machine.
+// hideControllersOfV2 hides the second hierarchy in the node's mount namespace where it has controllers beside
+// hierarchies of version 1: crun refuses such a machine. It writes to the place all the same, so a tmpfs of the node's own
+// covers it.
 func hideControllersOfV2() error {
 	const second = "/sys/fs/cgroup/unified"
 	if _, err := os.Stat(second + "/cgroup.controllers"); err != nil {
 		return nil
 	}
-	return unix.Unmount(second, unix.MNT_DETACH)
+	return unix.Mount("tmpfs", second, "tmpfs", 0, "")
 }
 
 // TestHandlerCrunFeatures: Status reports of crun what crun says, and pods get no more than that.
