@@ -111,18 +111,19 @@ func (c *Container) kernelAccess() string {
 	return "ro"
 }
 
-// fileBinds follow a read-only root, /dev/shm apart: it is memory.
+// fileBinds follow a read-only root, /dev/shm apart: it is memory. That says nothing of its access either, for with "rw"
+// the OCI runtime (runc 1.2 and later) takes nosuid, nodev and noexec from it, and without it stays as it is mounted.
 func (c *Container) fileBinds() ([]specs.Mount, error) {
-	readonly := c.Security.ReadonlyRootfs
+	access := c.access(c.Security.ReadonlyRootfs)
 	var binds []specs.Mount
 	for _, f := range []struct {
 		source, destination string
-		readonly            bool
+		access              []string
 	}{
-		{c.Files.Hostname, "/etc/hostname", readonly},
-		{c.Files.Hosts, "/etc/hosts", readonly},
-		{c.Files.ResolvConf, "/etc/resolv.conf", readonly},
-		{c.Files.Shm, "/dev/shm", false},
+		{c.Files.Hostname, "/etc/hostname", access},
+		{c.Files.Hosts, "/etc/hosts", access},
+		{c.Files.ResolvConf, "/etc/resolv.conf", access},
+		{c.Files.Shm, "/dev/shm", nil},
 	} {
 		if f.source == "" {
 			continue
@@ -132,7 +133,7 @@ func (c *Container) fileBinds() ([]specs.Mount, error) {
 		}
 		binds = append(binds, specs.Mount{
 			Destination: f.destination, Type: "bind", Source: f.source,
-			Options: append([]string{"rbind", "rprivate"}, c.access(f.readonly)...),
+			Options: append([]string{"rbind", "rprivate"}, f.access...),
 		})
 	}
 	return binds, nil

@@ -274,6 +274,11 @@ func TestSharedMemoryIsThePods(t *testing.T) {
 		if got := one.Exec(t, "stat", "-c", "%u:%g %a %n", "/dev/shm"); got != "0:0 1777 /dev/shm" {
 			t.Errorf("/dev/shm is %s", got)
 		}
+		for _, flag := range []string{"rw", "nosuid", "nodev", "noexec"} {
+			if got := mountFlags(t, two, "/dev/shm"); !slices.Contains(got, flag) {
+				t.Errorf("/dev/shm has the mount options %q, want %s", got, flag)
+			}
+		}
 		if _, err := os.Lstat("/dev/shm/note"); !os.IsNotExist(err) {
 			t.Errorf("the host sees the pod's shared memory: %v", err)
 		}
