@@ -119,9 +119,12 @@ func (n *node) withoutUserNamespaces(ctx context.Context, h config.RuntimeHandle
 	}
 	switch {
 	case features.All == nil:
-		return fmt.Errorf("%s has no command features, so it does not say that it supports idmapped mounts; runc does from 1.2, crun from 1.9", h.BinaryName)
+		return fmt.Errorf("%s has no command features, so it does not say that it supports idmapped mounts; runc does from 1.2, crun is safe from 1.24", h.BinaryName)
 	case !features.IDMappedMounts:
-		return fmt.Errorf("%s does not support idmapped mounts; runc does from 1.2, crun from 1.9", h.BinaryName)
+		return fmt.Errorf("%s does not support idmapped mounts; runc does from 1.2, crun is safe from 1.24", h.BinaryName)
+	}
+	if features.ChownsDevices {
+		return fmt.Errorf("%s %s would give the host's /dev/null to a pod's user; crun from 1.24 does not", h.BinaryName, features.Version)
 	}
 	if err := n.kernel.UserNamespaces(); err != nil {
 		return err

@@ -90,6 +90,7 @@ func TestHandlersReportUserNamespaces(t *testing.T) {
 		{"the policy says never", func(m *machine) { m.handler.UserNamespaces = config.UserNamespacesNever }, "userNamespaces: never"},
 		{"the OCI runtime is too old", func(m *machine) { m.runtime.features.IDMappedMounts = false }, "runc does not support idmapped mounts"},
 		{"the OCI runtime tells no features", func(m *machine) { m.runtime.features = engine.RuntimeFeatures{} }, "runc has no command features"},
+		{"the OCI runtime gives devices away", func(m *machine) { m.runtime.features.ChownsDevices = true }, "/dev/null"},
 		{"no user namespaces", func(m *machine) { m.kernel.userNS = broken }, broken.Error()},
 		{"tmpfs cannot be idmapped", func(m *machine) { m.kernel.tmpfs = broken }, broken.Error()},
 		{"overlayfs refuses idmapped layers", func(m *machine) { m.kernel.overlay = broken }, broken.Error()},

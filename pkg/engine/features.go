@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"k8s.io/apimachinery/pkg/util/version"
 )
 
 // RuntimeFeatures is what an OCI runtime says of itself.
@@ -17,6 +18,7 @@ type RuntimeFeatures struct {
 	Version          string // of the OCI runtime, such as "1.5.0"; "" where it does not say
 	IDMappedMounts   bool   // honours the mount options idmap and ridmap
 	RecursiveROMount bool   // honours the mount option rro
+	ChownsDevices    bool   // gives devices of the host that are standard streams to the container's user
 	All              *features.Features
 }
 
@@ -85,11 +87,19 @@ func (e *Engine) knownFeatures(ctx context.Context, runtime, binary string) (Run
 	return e.RuntimeFeatures(ctx, runtime, binary)
 }
 
+// crunVersion is an annotation of crun's features. Before 1.24 crun gives whatever its standard streams are to the
+// container's user (containers/crun#1847), and the input of most containers is the host's /dev/null.
+const crunVersion = "run.oci.crun.version"
+
 func readFeatures(told *features.Features) RuntimeFeatures {
 	f := RuntimeFeatures{
 		All:              told,
-		Version:          cmp.Or(told.Annotations["org.opencontainers.runc.version"], told.Annotations["run.oci.crun.version"]),
+		Version:          cmp.Or(told.Annotations["org.opencontainers.runc.version"], told.Annotations[crunVersion]),
 		RecursiveROMount: slices.Contains(told.MountOptions, "rro"),
+	}
+	if crun := told.Annotations[crunVersion]; crun != "" {
+		at, err := version.ParseGeneric(crun)
+		f.ChownsDevices = err != nil || at.LessThan(version.MajorMinor(1, 24))
 	}
 	if told.Linux != nil && told.Linux.MountExtensions != nil && told.Linux.MountExtensions.IDMap != nil {
 		enabled := told.Linux.MountExtensions.IDMap.Enabled

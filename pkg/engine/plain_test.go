@@ -144,3 +144,12 @@ func TestReadFeatures(t *testing.T) {
 		}
 	}
 }
+
+func TestReadFeaturesOfCrun(t *testing.T) {
+	for version, chowns := range map[string]bool{"1.21": true, "1.23.1": true, "1.24": false, "1.24.0-rc1": false, "1.28": false, "2.0": false, "odd": true} {
+		told := features.Features{Annotations: map[string]string{"run.oci.crun.version": version}}
+		if got := readFeatures(&told); got.ChownsDevices != chowns || got.Version != version {
+			t.Errorf("crun %s: %+v, want it to chown devices: %t", version, got, chowns)
+		}
+	}
+}
