@@ -26,6 +26,9 @@ import (
 const (
 	// shimEnd bounds the wait for a shim that was told to end. Ending takes it some milliseconds.
 	shimEnd = 10 * time.Second
+
+	// strayShimEnd bounds it for one that may have reasons to stay.
+	strayShimEnd = 500 * time.Millisecond
 	// defaultSocketDir is where shims listen, unless containerd is configured otherwise.
 	defaultSocketDir = "/run/containerd/s"
 )
@@ -98,6 +101,20 @@ func (e *Engine) endShim(ctx context.Context, t *turn, socket string) error {
 		return fmt.Errorf("remove socket of the ended shim of group %s: %w", t.name, err)
 	}
 	return nil
+}
+
+// endStrayShim tells a shim to end in which containerd knows no task of the turn's group, and waits a moment. It stays
+// while it has a task of an interrupted create, which another call deletes and then ends it.
+func (e *Engine) endStrayShim(ctx context.Context, t *turn, socket string) error {
+	if err := e.shutDownShim(ctx, t.name); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), strayShimEnd)
+	defer cancel()
+	if awaitNoListener(wait, socket) != nil {
+		return nil
+	}
+	return e.endShim(ctx, t, socket)
 }
 
 // removeSockets removes what the shim of a group leaves: its socket, and a second one that it has when

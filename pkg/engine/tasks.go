@@ -198,7 +198,7 @@ func (e *Engine) DeleteTask(ctx context.Context, group, id string) (container.Ex
 		result = taskAbsent
 		if last {
 			// Containerd, which has told no shim to shut down, may not know of this one.
-			e.logEnd(ctx, t, errors.Join(e.shutDownShim(ctx, t.name), e.endShim(ctx, t, socket)))
+			e.logEnd(ctx, t, e.endStrayShim(ctx, t, socket))
 		}
 	case ambiguous(err):
 		result = taskUnknown

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/leaks"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -183,10 +185,12 @@ func (l *load) stop(t *testing.T) {
 		t.Errorf("only %d containers were ever started: this tests too little", l.started.Load())
 	}
 	t.Logf("%d pods, %d containers started", len(l.pods), l.started.Load())
-	list, err := l.node.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var list *runtimeapi.ListPodSandboxResponse
+	eventually(t, "recovery is done", func() (ok bool) {
+		var err error
+		list, err = l.node.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+		return err == nil
+	})
 	for _, pod := range list.Items {
 		if err := l.removePod(t.Context(), pod.Id); err != nil {
 			t.Errorf("remove pod %s: %v", pod.Id, err)
@@ -196,6 +200,12 @@ func (l *load) stop(t *testing.T) {
 		pod.RemoveFiles(t)
 	}
 	l.flushForwarding(t)
+	// userns-shim looks for them every few seconds.
+	eventually(t, "the shims of interrupted requests have ended", func() bool {
+		return len(processes(t, func(p leaks.Process) bool {
+			return strings.Contains(p.Cmdline, "containerd-shim") && strings.Contains(p.Cmdline, l.node.Containerd.Address)
+		})) == 0
+	})
 }
 
 // flushForwarding removes what nobody can ask the firewall plugin for: it finds a pod's rules by the result of the
