@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	group.Go(func() error {
 		d.awaitRecovery(ctx)
 		close(recovered)
+		d.strays().run(ctx)
 		return nil
 	})
 	select {
@@ -126,6 +128,9 @@ func (d *daemon) recover(ctx context.Context) error {
 	if err := errors.Join(network.Settle(ctx, sandboxes), d.engine.Settle(ctx, append(sandboxes, d.containers.Interrupted()...))); err != nil {
 		klog.FromContext(ctx).Error(err, "What the last run began is still under way")
 	}
+	if err := d.strays().note(slices.Concat(d.sandboxes.InterruptedGroups(), d.containers.InterruptedGroups())); err != nil {
+		return err
+	}
 	err := errors.Join(d.sandboxes.Recover(ctx), d.containers.Recover(ctx))
 	if errors.Is(err, errdefs.ErrUnavailable) {
 		return err
@@ -135,6 +140,8 @@ func (d *daemon) recover(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (d *daemon) strays() strays { return strays{db: d.db, tasks: d.engine, now: time.Now} }
 
 // awaitRecovery tries until containerd has answered once.
 func (d *daemon) awaitRecovery(ctx context.Context) {

@@ -13,14 +13,19 @@ import (
 
 // Interrupted returns the ids of containers that an earlier run may have been about to start when it
 // ended.
-func (m *Manager) Interrupted() []string {
-	var ids []string
+func (m *Manager) Interrupted() []string { return m.interrupted(Record.Key) }
+
+// InterruptedGroups returns the shim groups of those containers.
+func (m *Manager) InterruptedGroups() []string { return m.interrupted(Record.group) }
+
+func (m *Manager) interrupted(name func(Record) string) []string {
+	var names []string
 	for _, rec := range m.table.All() {
 		if rec.State == StateCreated {
-			ids = append(ids, rec.ID)
+			names = append(names, name(rec))
 		}
 	}
-	return ids
+	return names
 }
 
 // Recover brings the records in line with containerd before anything is served: what was half

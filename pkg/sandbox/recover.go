@@ -9,14 +9,19 @@ import (
 )
 
 // Interrupted returns the ids of sandboxes that an earlier run was bringing up or taking away when it ended.
-func (m *Manager) Interrupted() []string {
-	var ids []string
+func (m *Manager) Interrupted() []string { return m.interrupted(Record.Key) }
+
+// InterruptedGroups returns the shim groups of those sandboxes.
+func (m *Manager) InterruptedGroups() []string { return m.interrupted(Record.Group) }
+
+func (m *Manager) interrupted(name func(Record) string) []string {
+	var names []string
 	for _, rec := range m.table.All() {
 		if rec.Phase == PhaseCreating || rec.Phase == PhaseStopped && !rec.tornDown() {
-			ids = append(ids, rec.ID)
+			names = append(names, name(rec))
 		}
 	}
-	return ids
+	return names
 }
 
 // Recover brings the records in line with the node before anything is served: what was
