@@ -35,6 +35,9 @@ func (m *Manager) create(ctx context.Context, sb sandbox.Record, spec Spec, arch
 	if err := checkMapping(sb, spec); err != nil {
 		return "", err
 	}
+	if spec.Security.Privileged && !sb.Spec.Privileged {
+		return "", fmt.Errorf("%w: container %s is privileged and its sandbox %s is not", ErrInvalid, spec.Metadata.Name, sb.ID)
+	}
 	handler, err := m.Handler(sb)
 	if err != nil {
 		return "", err

@@ -121,6 +121,20 @@ var (
 )
 
 func (r *Resources) validate(h Host) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if len(r.Unified) > 0 && !h.CgroupV2 {
+		return unsupportedf("unified resources on cgroup v1")
+	}
+	return nil
+}
+
+// Check returns ErrInvalid for limits that no host could set, and nil for a nil r.
+func (r *Resources) Check() error {
+	if r == nil {
+		return nil
+	}
 	if r.CPUPeriod < 0 || r.CPUShares < 0 || r.CPUQuota < -1 {
 		return invalidf("cpu period %d, quota %d, shares %d", r.CPUPeriod, r.CPUQuota, r.CPUShares)
 	}
@@ -137,9 +151,6 @@ func (r *Resources) validate(h Host) error {
 		if !pageSize.MatchString(l.PageSize) {
 			return invalidf("huge page size %q", l.PageSize)
 		}
-	}
-	if len(r.Unified) > 0 && !h.CgroupV2 {
-		return unsupportedf("unified resources on cgroup v1")
 	}
 	for key, value := range r.Unified {
 		if !unifiedKey.MatchString(key) || strings.IndexByte(value, 0) >= 0 {

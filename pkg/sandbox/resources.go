@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"k8s.io/klog/v2"
 
@@ -10,11 +12,15 @@ import (
 
 // UpdateResources records what kubelet has made of the pod's overhead and of the sum of its containers'
 // resources; nil leaves either as it is. Kubelet sizes the pod's cgroup itself, so nothing else changes.
-// The request of the sandbox stays as it was: it is what a repeated one is compared with.
+// The request of the sandbox stays as it was: it is what a repeated one is compared with. Limits that cannot be are
+// an error that wraps ocispec.ErrInvalid.
 func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, resources *ocispec.Resources) error {
 	rec, err := m.Get(id)
 	if err != nil {
 		return err
+	}
+	if err := errors.Join(overhead.Check(), resources.Check()); err != nil {
+		return fmt.Errorf("update resources of sandbox %s: %w", rec.ID, err)
 	}
 	m.locks.Lock(rec.ID)
 	defer m.locks.Unlock(rec.ID)

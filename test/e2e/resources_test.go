@@ -409,6 +409,19 @@ func TestUpdatePodSandboxResources(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantInfo(t, n, pod.ID, "1048576", "94371840", "300")
+	for says, bad := range map[string]*runtimeapi.LinuxContainerResources{
+		"cpu period -5": {CpuPeriod: -5},
+		"../../x":       {Unified: map[string]string{"../../x": "1"}},
+		"memory limit":  {MemoryLimitInBytes: -7},
+	} {
+		for _, req := range []*runtimeapi.UpdatePodSandboxResourcesRequest{
+			{PodSandboxId: pod.ID, Overhead: bad}, {PodSandboxId: pod.ID, Resources: bad},
+		} {
+			_, err := n.Runtime.UpdatePodSandboxResources(t.Context(), req)
+			wantError(t, err, codes.InvalidArgument, says)
+		}
+	}
+	wantInfo(t, n, pod.ID, "1048576", "94371840", "300")
 	update.PodSandboxId = strings.Repeat("0", 64)
 	if _, err := n.Runtime.UpdatePodSandboxResources(t.Context(), update); status.Code(err) != codes.NotFound {
 		t.Errorf("update of an unknown sandbox: %v, want NotFound", err)

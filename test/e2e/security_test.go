@@ -91,6 +91,15 @@ func TestPrivileged(t *testing.T) {
 	})
 }
 
+// TestPrivilegedNeedsAPrivilegedSandbox: CRI says that the sandbox has to be told.
+func TestPrivilegedNeedsAPrivilegedSandbox(t *testing.T) {
+	n := sharedNode(t)
+	image := n.Image(t, labimage.Demo)
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		wantCreateError(t, n.RunPod(t, opts...), image, codes.InvalidArgument, "privileged", privileged)
+	})
+}
+
 // mountFlags are those of the mount at path, nil where nothing is mounted.
 func mountFlags(t *testing.T, c *nodetest.Container, path string) []string {
 	t.Helper()
