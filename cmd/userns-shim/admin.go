@@ -9,6 +9,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/reconcile"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
@@ -18,6 +19,7 @@ type poolView struct {
 	db        *state.DB
 	pool      *idpool.Pool
 	sandboxes *sandbox.Manager
+	leaks     *reconcile.Reconciler
 }
 
 var _ admin.Pool = poolView{}
@@ -40,6 +42,8 @@ func (d *daemon) poolStats() metrics.PoolStats {
 		Claimed:       stats.Counters.Claimed,
 		EarlyReleases: stats.Counters.EarlyReleases,
 	}
+	leaked := d.leaks.Leaked()
+	out.LeaksFound, out.LeaksRepaired = d.leakCounts()
 	for name, s := range map[idpool.Segment]idpool.SegmentStats{
 		idpool.SegmentPool: stats.Pool, idpool.SegmentKubelet: stats.Kubelet, idpool.SegmentExternal: stats.External,
 	} {
@@ -50,6 +54,7 @@ func (d *daemon) poolStats() metrics.PoolStats {
 			Allocated:        s.Allocated,
 			Quarantined:      s.Quarantined,
 			Reserved:         s.Reserved,
+			Leaked:           leaked[name],
 			LargestFreeIDs:   s.LargestFreeIDs,
 			OldestQuarantine: s.OldestResting,
 		})

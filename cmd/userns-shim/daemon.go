@@ -26,6 +26,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/nri"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
+	"github.com/userns-shim/userns-shim/pkg/reconcile"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 	"github.com/userns-shim/userns-shim/pkg/state"
@@ -45,6 +46,7 @@ type daemon struct {
 	mounter    *mounts.Mounter
 	sandboxes  *sandbox.Manager
 	containers *container.Manager
+	leaks      *reconcile.Reconciler
 	stats      *stats.Collector
 	streaming  *stream.Server
 	services   cri.Options
@@ -79,7 +81,7 @@ func (d *daemon) build(ctx context.Context) error {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	for _, part := range []func(context.Context) error{
-		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildPlugins, d.buildSandboxes, d.buildContainers, d.buildStats, d.openStreaming,
+		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildPlugins, d.buildSandboxes, d.buildContainers, d.buildReconciler, d.buildStats, d.openStreaming,
 	} {
 		if err := part(ctx); err != nil {
 			return err

@@ -70,10 +70,14 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		return errors.Join(err, listener.Close(), adminListener.Close())
 	}
 	group.Go(func() error {
-		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes})
+		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks})
 	})
 	group.Go(func() error {
 		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		d.reconcileAgain(ctx)
 		return nil
 	})
 	if metricsListener != nil {
@@ -150,6 +154,7 @@ func (d *daemon) awaitRecovery(ctx context.Context) {
 	for {
 		err := d.recover(ctx)
 		if err == nil {
+			d.reconcileFirst(ctx)
 			d.startPlugins(ctx)
 			d.node.recovery.done()
 			return

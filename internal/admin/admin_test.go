@@ -19,10 +19,19 @@ type fakePool struct {
 	err      error
 	reserved []Reservation
 	released []Release
+	leaks    Leaks
+	looks    int // for leaks, when asked
 }
 
 func (p *fakePool) Status() PoolStatus { return p.status }
 func (p *fakePool) Ranges() []Range    { return p.ranges }
+
+func (p *fakePool) Leaks(_ context.Context, fresh bool) Leaks {
+	if fresh {
+		p.looks++
+	}
+	return p.leaks
+}
 
 func (p *fakePool) Reserve(r Reservation) error {
 	p.reserved = append(p.reserved, r)
@@ -65,6 +74,12 @@ func TestClientGetsWhatThePoolSays(t *testing.T) {
 	}
 	if got, err := c.PoolRanges(t.Context()); err != nil || !reflect.DeepEqual(got, pool.ranges) {
 		t.Errorf("ranges %+v, %v", got, err)
+	}
+	pool.leaks = Leaks{Took: "1s", Leaks: []Leak{{Kind: "pin", Sandbox: "s", Found: "f", Since: time.Unix(2, 0).UTC()}}}
+	for looks, fresh := range []bool{false, true} {
+		if got, err := c.PoolLeaks(t.Context(), fresh); err != nil || !reflect.DeepEqual(got, pool.leaks) || pool.looks != looks {
+			t.Errorf("leaks %+v, %v after %d looks", got, err, pool.looks)
+		}
 	}
 	reservation, release := Reservation{Name: "n", Start: 1, Length: 2}, Release{Start: 3, Length: 4, Force: true}
 	if err := errors.Join(c.Reserve(t.Context(), reservation), c.Release(t.Context(), release)); err != nil {

@@ -41,6 +41,15 @@ func (c *Client) PoolRanges(ctx context.Context) ([]Range, error) {
 	return get[[]Range](ctx, c, "/v1/pool/ranges")
 }
 
+// PoolLeaks returns what the last look for leaked ranges found. With fresh the daemon takes a look now, and repairs.
+func (c *Client) PoolLeaks(ctx context.Context, fresh bool) (Leaks, error) {
+	method := http.MethodGet
+	if fresh {
+		method = http.MethodPost
+	}
+	return call[Leaks](ctx, c, method, "/v1/pool/leaks", nil)
+}
+
 // Reserve keeps a range from every pod that does not name it.
 func (c *Client) Reserve(ctx context.Context, r Reservation) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/pool/reservations", r)

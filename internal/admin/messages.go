@@ -51,6 +51,31 @@ type Range struct {
 	Traces []string `json:"traces,omitempty"`
 }
 
+// Leak is a range about which the ledger, the records and the node disagree.
+type Leak struct {
+	// Kind is ledger, record, pin, process, layer or container, after where it was found.
+	Kind string `json:"kind"`
+	// Start and Length are 0 where the ids are not known.
+	Start   uint32 `json:"start"`
+	Length  uint32 `json:"length"`
+	Pod     string `json:"pod,omitempty"` // UID
+	Sandbox string `json:"sandbox,omitempty"`
+	Found   string `json:"found"` // what was found, and where
+	// Repair is what was done, and Remedy what a person can do; one of them is empty.
+	Repair string    `json:"repair,omitempty"`
+	Remedy string    `json:"remedy,omitempty"`
+	Since  time.Time `json:"since"`
+}
+
+// Leaks answers GET /v1/pool/leaks with what the last look found, and POST of the same after a look now.
+type Leaks struct {
+	Began time.Time `json:"began"` // zero before the first look
+	Took  string    `json:"took"`
+	Leaks []Leak    `json:"leaks"`
+	// Error is why the look did not come to its end.
+	Error string `json:"error,omitempty"`
+}
+
 // Reservation is the body of POST /v1/pool/reservations.
 type Reservation struct {
 	Name   string `json:"name"`

@@ -18,6 +18,8 @@ type Pool interface {
 	Ranges() []Range
 	Reserve(Reservation) error
 	Release(Release) error
+	// Leaks is what the last look for leaked ranges found; with fresh a look is taken first.
+	Leaks(ctx context.Context, fresh bool) Leaks
 }
 
 // readTimeout bounds a request's headers; they come from a command on the same machine.
@@ -48,6 +50,12 @@ func handler(pool Pool) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/pool/reservations", func(w http.ResponseWriter, r *http.Request) { act(w, r, pool.Reserve) })
 	mux.HandleFunc("POST /v1/pool/release", func(w http.ResponseWriter, r *http.Request) { act(w, r, pool.Release) })
+	mux.HandleFunc("GET /v1/pool/leaks", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, r, http.StatusOK, pool.Leaks(r.Context(), false))
+	})
+	mux.HandleFunc("POST /v1/pool/leaks", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, r, http.StatusOK, pool.Leaks(r.Context(), true))
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, http.StatusNotFound, failure{"this version of userns-shim does not know " + r.Method + " " + r.URL.Path})
 	})

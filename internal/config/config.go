@@ -222,6 +222,9 @@ type IDPool struct {
 	OnConflict ConflictPolicy `yaml:"onConflict"`
 	// Quarantine is how long a released range rests before it is given out again.
 	Quarantine Duration `yaml:"quarantine"`
+	// ReconcileInterval is the pause between two looks for leaked ranges, which are also looked for at the start;
+	// 0s looks at the start only. On large nodes the pauses are longer: looking takes 2 % of the time at most.
+	ReconcileInterval Duration `yaml:"reconcileInterval"`
 }
 
 // KubeletExtents is "auto", or a list of extents.
@@ -277,6 +280,8 @@ func Default() Config {
 			Claims:         ClaimsStrict,
 			OnConflict:     ConflictRemap,
 			Quarantine:     Duration(5 * time.Minute),
+
+			ReconcileInterval: Duration(5 * time.Minute),
 		},
 	}
 }

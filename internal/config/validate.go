@@ -148,6 +148,9 @@ func (p IDPool) validate() error {
 	if p.Quarantine < 0 {
 		errs = append(errs, fmt.Errorf("idPool.quarantine is negative"))
 	}
+	if p.ReconcileInterval < 0 {
+		errs = append(errs, fmt.Errorf("idPool.reconcileInterval is negative"))
+	}
 	for i, e := range p.Extents {
 		errs = append(errs, e.validate(fmt.Sprintf("idPool.extents[%d]", i)))
 	}

@@ -32,6 +32,9 @@ var layers = []layer{
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"pkg/nri", "internal/kernel", "internal/version"})},
 
+	// Beside cri: it holds the records of the managers against the ledger and the node.
+	{pkg: "pkg/reconcile", may: join(managers, leaves)},
+
 	// As engine, it implements interfaces of the managers, which never know it.
 	{pkg: "pkg/nri", may: join(managers, leaves)},
 

@@ -16,7 +16,8 @@ import (
 func TestServe(t *testing.T) {
 	m := New("v1", func() PoolStats {
 		return PoolStats{
-			Segments: []Segment{{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second}},
+			Segments:   []Segment{{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second}},
+			LeaksFound: map[string]uint64{"pin": 9}, LeaksRepaired: map[string]uint64{"pin": 8},
 			Acquired: 5, Claimed: 6, EarlyReleases: 7,
 		}
 	})
@@ -46,6 +47,9 @@ func TestServe(t *testing.T) {
 		`userns_shim_idpool_capacity_ranges{segment="pool"} 4`,
 		`userns_shim_idpool_ranges{segment="pool",state="allocated"} 2`,
 		`userns_shim_idpool_ranges{segment="pool",state="quarantined"} 1`,
+		`userns_shim_idpool_ranges{segment="pool",state="leaked"} 0`,
+		`userns_shim_idpool_leaks_found_total{kind="pin"} 9`,
+		`userns_shim_idpool_leaks_repaired_total{kind="pin"} 8`,
 		`userns_shim_idpool_largest_free_ids{segment="pool"} 65536`,
 		`userns_shim_idpool_oldest_quarantine_age_seconds{segment="pool"} 3`,
 		`userns_shim_idpool_allocations_total{source="claim"} 6`,

@@ -11,8 +11,11 @@ type Segment struct {
 	Name                                   string // kubelet, pool or external
 	Capacity                               int    // 0 for external, which has no extents
 	Free, Allocated, Quarantined, Reserved int
-	LargestFreeIDs                         uint64
-	OldestQuarantine                       time.Duration
+	// Leaked counts what is not as the records say and was not repaired. It is no part of the capacity: such ranges
+	// count as one of the four above too.
+	Leaked           int
+	LargestFreeIDs   uint64
+	OldestQuarantine time.Duration
 }
 
 // PoolStats is the pool at one moment, with what was counted since the start.
@@ -20,15 +23,19 @@ type PoolStats struct {
 	Segments          []Segment
 	Acquired, Claimed uint64
 	EarlyReleases     uint64
+	// LeaksFound and LeaksRepaired are by kind of leak.
+	LeaksFound, LeaksRepaired map[string]uint64
 }
 
 var (
-	capacity = poolDesc("capacity_ranges", "Ranges of 65,536 ids that the segment's extents hold.", "segment")
-	inState  = poolDesc("ranges", "Ranges of 65,536 ids by state. Free ones include those that only wait for their minimum age.", "segment", "state")
-	largest  = poolDesc("largest_free_ids", "Length of the longest run of free ids.", "segment")
-	oldest   = poolDesc("oldest_quarantine_age_seconds", "Age of the range that has been in quarantine for longest, 0 for none.", "segment")
-	leased   = poolDesc("allocations_total", "Ranges that pods got, by who chose them: acquire for userns-shim, claim for the client.", "source")
-	early    = poolDesc("quarantine_early_releases_total", "Ranges that left quarantine before their minimum age, because the pool was under pressure.")
+	capacity      = poolDesc("capacity_ranges", "Ranges of 65,536 ids that the segment's extents hold.", "segment")
+	inState       = poolDesc("ranges", "Ranges of 65,536 ids by state. Free ones include those that only wait for their minimum age. Leaked ones are in one of the other states too: records and node disagree about them, and that was not repaired.", "segment", "state")
+	largest       = poolDesc("largest_free_ids", "Length of the longest run of free ids.", "segment")
+	oldest        = poolDesc("oldest_quarantine_age_seconds", "Age of the range that has been in quarantine for longest, 0 for none.", "segment")
+	leased        = poolDesc("allocations_total", "Ranges that pods got, by who chose them: acquire for userns-shim, claim for the client.", "source")
+	leaksFound    = poolDesc("leaks_found_total", "Leaks of ranges that were found, by kind: ledger, record, pin, process, layer or container.", "kind")
+	leaksRepaired = poolDesc("leaks_repaired_total", "Leaks of ranges that were repaired, by kind.", "kind")
+	early         = poolDesc("quarantine_early_releases_total", "Ranges that left quarantine before their minimum age, because the pool was under pressure.")
 )
 
 func poolDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -42,7 +49,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, leased, early} {
+	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, leased, early, leaksFound, leaksRepaired} {
 		ch <- d
 	}
 }
@@ -62,10 +69,17 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(inState, float64(s.Allocated), s.Name, "allocated")
 		gauge(inState, float64(s.Quarantined), s.Name, "quarantined")
 		gauge(inState, float64(s.Reserved), s.Name, "reserved")
+		gauge(inState, float64(s.Leaked), s.Name, "leaked")
 		gauge(largest, float64(s.LargestFreeIDs), s.Name)
 		gauge(oldest, s.OldestQuarantine.Seconds(), s.Name)
 	}
 	counter(leased, stats.Acquired, "acquire")
 	counter(leased, stats.Claimed, "claim")
 	counter(early, stats.EarlyReleases)
+	for kind, n := range stats.LeaksFound {
+		counter(leaksFound, n, kind)
+	}
+	for kind, n := range stats.LeaksRepaired {
+		counter(leaksRepaired, n, kind)
+	}
 }

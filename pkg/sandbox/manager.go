@@ -147,5 +147,8 @@ func (m *Manager) Paths(id string) Paths { return PathsOf(m.opts.StateDir, id) }
 // are not found.
 func (m *Manager) Get(id string) (Record, error) { return m.table.Get(id) }
 
+// All returns every record, of sandboxes that are being made too, in no order.
+func (m *Manager) All() []Record { return m.table.All() }
+
 // List returns all sandboxes that clients can see, the oldest first.
 func (m *Manager) List() []Record { return m.table.List() }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/pkg/reconcile"
+)
+
+// reconcileTimeout bounds a look for leaked ranges.
+const reconcileTimeout = time.Minute
+
+func (d *daemon) buildReconciler(context.Context) error {
+	d.leaks = reconcile.New(reconcile.Options{DB: d.db, Pool: d.pool, Sandboxes: d.sandboxes, Clock: clock.RealClock{}})
+	return nil
+}
+
+// reconcileFirst looks for what leaked, before the first pod is made. What keeps it from looking keeps no pod from running.
+func (d *daemon) reconcileFirst(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	if _, err := d.leaks.Once(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Look for leaked id ranges")
+	}
+}
+
+// reconcileAgain does so now and then, once pods of the last run were looked at.
+func (d *daemon) reconcileAgain(ctx context.Context) {
+	for d.node.recovery.pending() != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recoverRetry):
+		}
+	}
+	d.leaks.Run(ctx, time.Duration(d.cfg.IDPool.ReconcileInterval))
+}
+
+// leakCounts are what was found and repaired since the start; every kind is there from the beginning.
+func (d *daemon) leakCounts() (found, repaired map[string]uint64) {
+	f, r := d.leaks.Counts()
+	found, repaired = map[string]uint64{}, map[string]uint64{}
+	for _, kind := range reconcile.Kinds() {
+		found[string(kind)], repaired[string(kind)] = f[kind], r[kind]
+	}
+	return found, repaired
+}
+
+// Leaks implements admin.Pool.
+func (v poolView) Leaks(ctx context.Context, fresh bool) admin.Leaks {
+	report, out := v.leaks.Findings(), admin.Leaks{Leaks: []admin.Leak{}}
+	if fresh {
+		var err error
+		if report, err = v.leaks.Once(ctx); err != nil {
+			out.Error = err.Error()
+		}
+	}
+	out.Began, out.Took = report.Began, report.Took.String()
+	for _, f := range report.Findings {
+		out.Leaks = append(out.Leaks, admin.Leak{
+			Kind:    string(f.Kind),
+			Start:   f.Range.Start,
+			Length:  f.Range.Length,
+			Pod:     string(f.Pod),
+			Sandbox: f.Sandbox,
+			Found:   f.Found,
+			Repair:  f.Repair,
+			Remedy:  f.Remedy,
+			Since:   f.Since,
+		})
+	}
+	return out
+}

@@ -1,0 +1,172 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/state"
+)
+
+// Sandboxes are the records of a node.
+type Sandboxes interface {
+	// All returns every record, also of sandboxes that are being made.
+	All() []sandbox.Record
+}
+
+// Options are what a Reconciler needs; all fields are required.
+type Options struct {
+	DB        *state.DB
+	Pool      *idpool.Pool
+	Sandboxes Sandboxes
+	Clock     clock.PassiveClock
+}
+
+// Reconciler finds and repairs leaks.
+type Reconciler struct {
+	opts Options
+
+	running sync.Mutex // held while a run is under way; before mu
+
+	mu       sync.Mutex
+	last     Report
+	found    map[Kind]uint64 // since the start, each leak once
+	repaired map[Kind]uint64
+}
+
+// New returns a Reconciler that has found nothing yet.
+func New(opts Options) *Reconciler {
+	return &Reconciler{opts: opts, found: map[Kind]uint64{}, repaired: map[Kind]uint64{}}
+}
+
+// share is the part of the time at most that runs take: on a large node the pauses grow.
+const share = 0.02
+
+// Run looks again and again until ctx ends, with pauses of at least the interval; 0 looks never.
+func (r *Reconciler) Run(ctx context.Context, interval time.Duration) {
+	if interval <= 0 {
+		return
+	}
+	pause := interval
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		began := time.Now()
+		if _, err := r.Once(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Look for leaked id ranges")
+		}
+		pause = max(interval, time.Duration(float64(time.Since(began))/share))
+	}
+}
+
+// Once compares and repairs now. It goes on after an error, and reports what it found all the same.
+func (r *Reconciler) Once(ctx context.Context) (Report, error) {
+	r.running.Lock()
+	defer r.running.Unlock()
+	report := Report{Began: r.opts.Clock.Now()}
+	var errs []error
+	for _, look := range []func(context.Context) ([]Finding, error){
+		func(context.Context) ([]Finding, error) { return r.ledger() },
+	} {
+		found, err := look(ctx)
+		report.Findings = append(report.Findings, found...)
+		errs = append(errs, err)
+	}
+	report.Took = r.opts.Clock.Since(report.Began)
+	sortFindings(report.Findings)
+	return r.keep(ctx, report), errors.Join(errs...)
+}
+
+// keep remembers a report, counts and logs what is new in it.
+func (r *Reconciler) keep(ctx context.Context, report Report) Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := map[string]Finding{}
+	for _, f := range r.last.Findings {
+		if !f.Repaired() {
+			before[f.key()] = f
+		}
+	}
+	for i := range report.Findings {
+		f := &report.Findings[i]
+		known, seen := before[f.key()]
+		f.Since = report.Began
+		if seen {
+			f.Since = known.Since
+		} else {
+			r.found[f.Kind]++
+		}
+		if f.Repaired() {
+			r.repaired[f.Kind]++
+		}
+		if !seen || f.Repaired() {
+			logFinding(ctx, *f)
+		}
+	}
+	r.last = report
+	return report
+}
+
+func logFinding(ctx context.Context, f Finding) {
+	logger := klog.FromContext(ctx).WithValues("kind", f.Kind, "range", f.Range, "pod", f.Pod, "sandbox", f.Sandbox, "found", f.Found)
+	if f.Repaired() {
+		logger.Info("Leaked id range repaired", "repair", f.Repair)
+		return
+	}
+	logger.Info("Leaked id range is left as it is", "remedy", f.Remedy)
+}
+
+// Findings returns what the last run found, what it repaired included.
+func (r *Reconciler) Findings() Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := r.last
+	report.Findings = slices.Clone(report.Findings)
+	return report
+}
+
+// Counts are what was found and repaired since the start, by kind, each leak once.
+func (r *Reconciler) Counts() (found, repaired map[Kind]uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.found), maps.Clone(r.repaired)
+}
+
+// Leaked counts the ranges of idpool.Unit ids that leaked and are not repaired, by segment.
+func (r *Reconciler) Leaked() map[idpool.Segment]int {
+	slots := map[uint32]bool{}
+	for _, f := range r.Findings().Findings {
+		if f.Repaired() || f.Range.Length == 0 {
+			continue
+		}
+		for slot, last := f.Range.Start/idpool.Unit, uint32((f.Range.End()-1)/idpool.Unit); slot <= last; slot++ {
+			slots[slot] = true
+		}
+	}
+	leaked := map[idpool.Segment]int{}
+	for slot := range slots {
+		leaked[r.segmentOf(idpool.Range{Start: slot * idpool.Unit, Length: idpool.Unit})]++
+	}
+	return leaked
+}
+
+// segmentOf is that of the ledger.
+func (r *Reconciler) segmentOf(part idpool.Range) idpool.Segment {
+	for _, segment := range []idpool.Segment{idpool.SegmentPool, idpool.SegmentKubelet} {
+		if slices.ContainsFunc(r.opts.Pool.Extents(segment), func(e idpool.Range) bool { return e.ContainsRange(part) }) {
+			return segment
+		}
+	}
+	return idpool.SegmentExternal
+}
