@@ -33,7 +33,7 @@ clean: ## remove what make built
 	rm -rf $(BIN) _output
 
 ##
-## Tools: containerd, runc, CNI plugins, linter and test runner, each pinned by a
+## Tools: containerd, runc, CNI plugins, linter, test runner and promtool, each pinned by a
 ## module of its own below hack/tools. A tool is rebuilt when its pin, the build
 ## script or the Go version changes.
 ##
@@ -43,11 +43,12 @@ RUNC := $(BIN)/runc
 CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback portmap)
 LINTER := $(BIN)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum
+PROMTOOL := $(BIN)/promtool
 CRIU := $(BIN)/criu
 GO_STAMP := $(BIN)/.go-version
 
 .PHONY: tools
-tools: $(CONTAINERD) $(RUNC) $(CNI) $(LINTER) $(GOTESTSUM) ## containerd, runc, CNI plugins, linters into bin/
+tools: $(CONTAINERD) $(RUNC) $(CNI) $(LINTER) $(GOTESTSUM) $(PROMTOOL) ## containerd, runc, CNI plugins, linters, promtool into bin/
 
 # pin lists what a tool is built from.
 pin = $(addprefix hack/tools/$(1)/,go.mod go.sum) hack/tools/build.sh $(GO_STAMP)
@@ -63,6 +64,8 @@ $(LINTER): $(call pin,golangci-lint)
 	$(call build_tool,golangci-lint,$@)
 $(GOTESTSUM): $(call pin,gotestsum)
 	$(call build_tool,gotestsum,$@)
+$(PROMTOOL): $(call pin,promtool)
+	$(call build_tool,promtool,$@)
 
 $(CRIU): hack/tools/criu.sh
 	hack/tools/criu.sh $(BIN) && touch $@
