@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/internal/forecast"
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/reconcile"
@@ -20,6 +22,7 @@ type poolView struct {
 	pool      *idpool.Pool
 	sandboxes *sandbox.Manager
 	leaks     *reconcile.Reconciler
+	tracker   *forecast.Tracker
 }
 
 var _ admin.Pool = poolView{}
@@ -57,6 +60,7 @@ func (d *daemon) poolStats() metrics.PoolStats {
 			Leaked:           leaked[name],
 			LargestFreeIDs:   s.LargestFreeIDs,
 			OldestQuarantine: s.OldestResting,
+			PredictedEmpty:   d.tracker.EmptyIn(string(name), time.Now()),
 		})
 	}
 	return out
@@ -66,6 +70,11 @@ func (v poolView) segment(name idpool.Segment, s idpool.SegmentStats) admin.Segm
 	var extents []admin.Extent
 	for _, r := range v.pool.Extents(name) {
 		extents = append(extents, admin.Extent(r))
+	}
+	var empty *int64
+	if in := v.tracker.EmptyIn(string(name), time.Now()); in != nil {
+		seconds := int64(in.Seconds())
+		empty = &seconds
 	}
 	return admin.Segment{
 		Name:           string(name),
@@ -77,6 +86,8 @@ func (v poolView) segment(name idpool.Segment, s idpool.SegmentStats) admin.Segm
 		Reserved:       s.Reserved,
 		Resting:        s.Waiting,
 		LargestFreeIDs: s.LargestFreeIDs,
+
+		PredictedEmptySeconds: empty,
 	}
 }
 

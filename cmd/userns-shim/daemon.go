@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/internal/config"
+	"github.com/userns-shim/userns-shim/internal/forecast"
 	"github.com/userns-shim/userns-shim/internal/kernel"
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/internal/version"
@@ -53,6 +54,7 @@ type daemon struct {
 	node       *node
 	events     *cri.Events
 	metrics    *metrics.Metrics
+	tracker    *forecast.Tracker
 	classes    *qosclass.Classes
 	plugins    *nri.Adapter // nil where the configuration turns NRI off
 
@@ -66,7 +68,7 @@ func (f closerFunc) Close() error { return f() }
 
 // newDaemon builds the parts; what it opened is closed on an error.
 func newDaemon(ctx context.Context, cfg config.Config) (*daemon, error) {
-	d := &daemon{cfg: cfg, events: &cri.Events{}}
+	d := &daemon{cfg: cfg, events: &cri.Events{}, tracker: forecast.NewTracker(time.Duration(cfg.IDPool.ForecastWindow))}
 	d.metrics = metrics.New(version.Version, d.poolStats)
 	if err := d.build(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
@@ -103,6 +105,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Streaming:  d.streaming,
 		Stats:      d.stats,
 		Events:     d.events,
+		Capacity:   d.poolCapacity,
 		Version:    version.Version,
 	}
 	if d.plugins != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
@@ -76,7 +77,12 @@ func printJSON(w io.Writer, v any) error {
 func poolStatusCommand(f *poolFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Count the pool's ranges of 65,536 ids",
+		Short: "Count the pool's ranges of 65,536 ids, and tell when they run out",
+		Long: `Count the pool's ranges of 65,536 ids by segment: pool is what userns-shim draws from,
+kubelet what kubelet draws from, and external what pods have outside both.
+
+EMPTY IN is when a segment has nothing free any more if it goes on as in the last hour (idPool.forecastWindow),
+and - where nothing says that it will.`,
 		Example: `  userns-shim pool status
   userns-shim pool status -o json`,
 		Args: noArgs,
@@ -86,12 +92,24 @@ func poolStatusCommand(f *poolFlags) *cobra.Command {
 				return err
 			}
 			return f.print(cmd.OutOrStdout(), status, func(t *tabwriter.Writer) {
-				fmt.Fprintln(t, "SEGMENT\tCAPACITY\tFREE\tALLOCATED\tQUARANTINED\tRESERVED\tIN USE")
+				fmt.Fprintln(t, "SEGMENT\tCAPACITY\tFREE\tALLOCATED\tQUARANTINED\tRESERVED\tIN USE\tEMPTY IN")
 				for _, s := range status.Segments {
-					fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Name, s.Capacity, s.Free, s.Allocated, s.Quarantined, s.Reserved, bar(s))
+					fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Name, s.Capacity, s.Free, s.Allocated, s.Quarantined, s.Reserved, bar(s), emptyIn(s))
 				}
 			})
 		},
+	}
+}
+
+// emptyIn is the forecast in words.
+func emptyIn(s admin.Segment) string {
+	switch in := s.PredictedEmptySeconds; {
+	case in == nil:
+		return "-"
+	case *in == 0:
+		return "now"
+	default:
+		return "about " + duration.HumanDuration(time.Duration(*in)*time.Second)
 	}
 }
 

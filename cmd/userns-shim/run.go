@@ -70,7 +70,7 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		return errors.Join(err, listener.Close(), adminListener.Close())
 	}
 	group.Go(func() error {
-		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks})
+		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker})
 	})
 	group.Go(func() error {
 		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run(ctx)
@@ -78,6 +78,10 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error {
 		d.reconcileAgain(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		forecaster{pool: d.pool, tracker: d.tracker}.run(ctx)
 		return nil
 	})
 	if metricsListener != nil {

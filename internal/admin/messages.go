@@ -26,6 +26,9 @@ type Segment struct {
 	Resting int `json:"resting"`
 	// LargestFreeIDs is the longest run of free ids.
 	LargestFreeIDs uint64 `json:"largestFreeIds"`
+	// PredictedEmptySeconds is when nothing is free any more if it goes on as of late; missing where
+	// nothing says so.
+	PredictedEmptySeconds *int64 `json:"predictedEmptySeconds,omitempty"`
 }
 
 // PoolStatus answers GET /v1/pool/status.

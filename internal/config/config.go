@@ -225,6 +225,9 @@ type IDPool struct {
 	// ReconcileInterval is the pause between two looks for leaked ranges, which are also looked for at the start;
 	// 0s looks at the start only. On large nodes the pauses are longer: looking takes 2 % of the time at most.
 	ReconcileInterval Duration `yaml:"reconcileInterval"`
+	// ForecastWindow is how far back the forecast looks when it tells how long a segment will last; a
+	// twelfth of it has to be seen before there is one.
+	ForecastWindow Duration `yaml:"forecastWindow"`
 }
 
 // KubeletExtents is "auto", or a list of extents.
@@ -280,6 +283,7 @@ func Default() Config {
 			Claims:         ClaimsStrict,
 			OnConflict:     ConflictRemap,
 			Quarantine:     Duration(5 * time.Minute),
+			ForecastWindow: Duration(time.Hour),
 
 			ReconcileInterval: Duration(5 * time.Minute),
 		},

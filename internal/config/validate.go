@@ -9,10 +9,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // idsPerRange is the granularity of the pool: kubelet's userNamespaces.idsPerPod is a multiple of it.
 const idsPerRange = 65536
+
+// leastForecast keeps the forecast's samples from being taken all the time.
+const leastForecast = 10 * time.Second
 
 // Validate reports everything that is wrong, each with the name of its field.
 func (c Config) Validate() error {
@@ -150,6 +154,9 @@ func (p IDPool) validate() error {
 	}
 	if p.ReconcileInterval < 0 {
 		errs = append(errs, fmt.Errorf("idPool.reconcileInterval is negative"))
+	}
+	if time.Duration(p.ForecastWindow) < leastForecast {
+		errs = append(errs, fmt.Errorf("idPool.forecastWindow is %s: want %s at least", time.Duration(p.ForecastWindow), leastForecast))
 	}
 	for i, e := range p.Extents {
 		errs = append(errs, e.validate(fmt.Sprintf("idPool.extents[%d]", i)))

@@ -27,6 +27,8 @@ type DaemonOptions struct {
 	OnConflict, Claims string
 	// Quarantine is a duration as in the configuration file; empty means its default.
 	Quarantine string
+	// ForecastWindow likewise.
+	ForecastWindow string
 	// NRI are further fields of nri, in YAML's flow style.
 	NRI string
 	// CgroupDriver is as in the configuration file; empty means cgroupfs.
@@ -99,7 +101,9 @@ func (d *Daemon) config() (string, error) {
 	}
 	line("idPool:\n  kubeletExtents: [{start: %d, length: %d}]", d.opts.Kubelet.Start, d.opts.Kubelet.Length)
 	line("  extents: [{start: %d, length: %d}]", d.opts.Pool.Start, d.opts.Pool.Length)
-	for key, value := range map[string]string{"onConflict": d.opts.OnConflict, "claims": d.opts.Claims, "quarantine": d.opts.Quarantine} {
+	for key, value := range map[string]string{
+		"onConflict": d.opts.OnConflict, "claims": d.opts.Claims, "quarantine": d.opts.Quarantine, "forecastWindow": d.opts.ForecastWindow,
+	} {
 		if value != "" {
 			line("  %s: %s", key, value)
 		}

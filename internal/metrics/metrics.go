@@ -41,6 +41,9 @@ func New(version string, stats func() PoolStats) *Metrics {
 			Buckets:   prometheus.ExponentialBuckets(0.0001, 2.5, 12), // 100 µs to 2.4 s
 		}, []string{"outcome"}),
 	}
+	for _, outcome := range []string{"ok", "error"} {
+		m.commits.WithLabelValues(outcome)
+	}
 	m.leases = newLeaseMetrics()
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace,

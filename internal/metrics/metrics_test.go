@@ -14,9 +14,14 @@ import (
 )
 
 func TestServe(t *testing.T) {
+	hour := time.Hour
 	m := New("v1", func() PoolStats {
 		return PoolStats{
-			Segments:   []Segment{{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second}},
+			Segments: []Segment{
+				{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, Reserved: 8, Leaked: 9, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second, PredictedEmpty: &hour},
+				{Name: "kubelet", Capacity: 3},
+				{Name: "external", Allocated: 10},
+			},
 			LeaksFound: map[string]uint64{"pin": 9}, LeaksRepaired: map[string]uint64{"pin": 8},
 			Acquired: 5, Claimed: 6, EarlyReleases: 7,
 		}
@@ -47,9 +52,14 @@ func TestServe(t *testing.T) {
 		`userns_shim_idpool_capacity_ranges{segment="pool"} 4`,
 		`userns_shim_idpool_ranges{segment="pool",state="allocated"} 2`,
 		`userns_shim_idpool_ranges{segment="pool",state="quarantined"} 1`,
-		`userns_shim_idpool_ranges{segment="pool",state="leaked"} 0`,
 		`userns_shim_idpool_leaks_found_total{kind="pin"} 9`,
 		`userns_shim_idpool_leaks_repaired_total{kind="pin"} 8`,
+		`userns_shim_idpool_ranges{segment="pool",state="leaked"} 9`,
+		`userns_shim_idpool_ranges{segment="pool",state="external"} 0`,
+		`userns_shim_idpool_ranges{segment="external",state="external"} 10`,
+		`userns_shim_idpool_ranges{segment="external",state="allocated"} 0`,
+		`userns_shim_idpool_predicted_empty_seconds{segment="pool"} 3600`,
+		`userns_shim_idpool_predicted_empty_seconds{segment="kubelet"} +Inf`,
 		`userns_shim_idpool_largest_free_ids{segment="pool"} 65536`,
 		`userns_shim_idpool_oldest_quarantine_age_seconds{segment="pool"} 3`,
 		`userns_shim_idpool_allocations_total{source="claim"} 6`,

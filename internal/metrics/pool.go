@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,30 @@ type Segment struct {
 	Leaked           int
 	LargestFreeIDs   uint64
 	OldestQuarantine time.Duration
+	// PredictedEmpty is when nothing is free any more if it goes on as of late, nil when nothing says so.
+	PredictedEmpty *time.Duration
+}
+
+// External is the segment of what lies in no extent.
+const External = "external"
+
+// states are the segment's ranges by state. Every segment has all states, so that a query finds zeros and no gaps.
+func (s Segment) states() map[string]int {
+	states := map[string]int{
+		"free": s.Free, "allocated": s.Allocated, "quarantined": s.Quarantined,
+		"reserved": s.Reserved, "external": 0, "leaked": s.Leaked,
+	}
+	if s.Name == External {
+		states["external"], states["allocated"] = s.Allocated, 0
+	}
+	return states
+}
+
+func (s Segment) emptyIn() float64 {
+	if s.PredictedEmpty == nil {
+		return math.Inf(1)
+	}
+	return s.PredictedEmpty.Seconds()
 }
 
 // PoolStats is the pool at one moment, with what was counted since the start.
@@ -28,10 +53,13 @@ type PoolStats struct {
 }
 
 var (
-	capacity      = poolDesc("capacity_ranges", "Ranges of 65,536 ids that the segment's extents hold.", "segment")
-	inState       = poolDesc("ranges", "Ranges of 65,536 ids by state. Free ones include those that only wait for their minimum age. Leaked ones are in one of the other states too: records and node disagree about them, and that was not repaired.", "segment", "state")
+	capacity = poolDesc("capacity_ranges", "Ranges of 65,536 ids that the segment's extents hold: kubelet draws from kubelet, userns-shim from pool.", "segment")
+	inState  = poolDesc("ranges", "Ranges of 65,536 ids by state. Free ones include those that only wait for their minimum age. "+
+		"External ones are allocated outside of both segments. Leaked ones are in one of the other states too: records and node disagree about them, "+
+		"and that was not repaired.", "segment", "state")
 	largest       = poolDesc("largest_free_ids", "Length of the longest run of free ids.", "segment")
 	oldest        = poolDesc("oldest_quarantine_age_seconds", "Age of the range that has been in quarantine for longest, 0 for none.", "segment")
+	predicted     = poolDesc("predicted_empty_seconds", "When the segment has nothing free any more if it goes on as of late, +Inf where nothing says that it will.", "segment")
 	leased        = poolDesc("allocations_total", "Ranges that pods got, by who chose them: acquire for userns-shim, claim for the client.", "source")
 	leaksFound    = poolDesc("leaks_found_total", "Leaks of ranges that were found, by kind: ledger, record, pin, process, layer or container.", "kind")
 	leaksRepaired = poolDesc("leaks_repaired_total", "Leaks of ranges that were repaired, by kind.", "kind")
@@ -49,7 +77,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, leased, early, leaksFound, leaksRepaired} {
+	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, predicted, leased, early, leaksFound, leaksRepaired} {
 		ch <- d
 	}
 }
@@ -64,14 +92,16 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	for _, s := range stats.Segments {
-		gauge(capacity, float64(s.Capacity), s.Name)
-		gauge(inState, float64(s.Free), s.Name, "free")
-		gauge(inState, float64(s.Allocated), s.Name, "allocated")
-		gauge(inState, float64(s.Quarantined), s.Name, "quarantined")
-		gauge(inState, float64(s.Reserved), s.Name, "reserved")
-		gauge(inState, float64(s.Leaked), s.Name, "leaked")
-		gauge(largest, float64(s.LargestFreeIDs), s.Name)
+		for state, n := range s.states() {
+			gauge(inState, float64(n), s.Name, state)
+		}
 		gauge(oldest, s.OldestQuarantine.Seconds(), s.Name)
+		if s.Name == External {
+			continue // it has no extents
+		}
+		gauge(capacity, float64(s.Capacity), s.Name)
+		gauge(largest, float64(s.LargestFreeIDs), s.Name)
+		gauge(predicted, s.emptyIn(), s.Name)
 	}
 	counter(leased, stats.Acquired, "acquire")
 	counter(leased, stats.Claimed, "claim")

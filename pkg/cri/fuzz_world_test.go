@@ -201,6 +201,7 @@ func (w *fuzzWorld) build(tb testing.TB, logger klog.Logger) {
 	Register(server, Options{
 		Sandboxes: w.sandboxes, Containers: w.containers, Images: images, Node: fuzzNode{},
 		Streaming: streaming, Stats: collector, Events: &events, Version: "fuzz",
+		Capacity: func() []Capacity { return nil },
 	})
 	w.conn = serveOnSocket(tb, server)
 	// The goroutines of the connection are there before the first input.

@@ -71,6 +71,7 @@ func (s *runtimeService) Status(ctx context.Context, req *runtimeapi.StatusReque
 		}},
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true},
 	}
+	resp.Status.Conditions = append(resp.Status.Conditions, poolCondition(s.Capacity()))
 	if s.PluginsReady != nil {
 		resp.Status.Conditions = append(resp.Status.Conditions, condition(nriReady, s.PluginsReady(), reasonNRINotServed))
 	}

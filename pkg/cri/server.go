@@ -24,6 +24,8 @@ type Options struct {
 	Events *Events
 	// PluginsReady, where it is set, is nil when NRI plugins can connect.
 	PluginsReady func() error
+	// Capacity tells what is left of the id pool, by segment.
+	Capacity func() []Capacity
 	// Version is that of this program.
 	Version string
 }
