@@ -44,6 +44,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback por
 LINTER := $(BIN)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum
 PROMTOOL := $(BIN)/promtool
+KUBELET := $(BIN)/kubelet
 CRIU := $(BIN)/criu
 GO_STAMP := $(BIN)/.go-version
 
@@ -66,6 +67,12 @@ $(GOTESTSUM): $(call pin,gotestsum)
 	$(call build_tool,gotestsum,$@)
 $(PROMTOOL): $(call pin,promtool)
 	$(call build_tool,promtool,$@)
+
+.PHONY: kubelet
+kubelet: $(KUBELET) ## kubelet into bin/: four minutes on two cores when nothing is cached
+
+$(KUBELET): $(call pin,kubelet)
+	$(call build_tool,kubelet,$@)
 
 $(CRIU): hack/tools/criu.sh
 	hack/tools/criu.sh $(BIN) && touch $@
@@ -98,6 +105,7 @@ vm-deps:
 ##                linter forbids os.Geteuid in tests), so that none is left out
 ##                of this run.
 ##   e2e          test/e2e, on the programs in bin/.
+##   e2e-kubelet  test/e2e-kubelet: pods that a real kubelet runs.
 ##   e2e-vm       tests of test/e2e inside of an emulated machine (hack/vm).
 ##
 ## internal/layering belongs to lint: it asks the go command, which has no
@@ -131,6 +139,10 @@ integration: tools require-root | build-deps test-deps ## tests that need root, 
 e2e: build tools $(CRIU) require-root | test-deps ## the real thing end to end
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe ./test/e2e/nriplugin
 	@hack/tier.sh e2e
+
+.PHONY: e2e-kubelet
+e2e-kubelet: build tools $(KUBELET) require-root | test-deps ## pods of a real kubelet without an API server
+	@hack/tier.sh e2e-kubelet
 
 .PHONY: e2e-vm
 e2e-vm: build tools $(CRIU) require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp

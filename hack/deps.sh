@@ -48,6 +48,7 @@ test_needs() {
     require e2fsprogs has_cmd mkfs.ext4
     require strace has_cmd strace
     require crun has_cmd crun
+    require uidmap has_cmd getsubids
 }
 
 vm_needs() {

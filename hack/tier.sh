@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# tier.sh unit|integration|e2e|e2e-vm: run one tier of tests (the Makefile says what each
+# tier.sh unit|integration|e2e|e2e-kubelet|e2e-vm: run one tier of tests (the Makefile says what each
 # is) with gotestsum from bin/.
 #
 # All output goes to _output/TIER.log; the terminal gets the failures with their
@@ -51,11 +51,16 @@ e2e)
     args=(-count 1 -timeout 25m)
     packages=$(go list ./test/e2e/...)
     ;;
+e2e-kubelet)
+    # These tests wait more than they work.
+    args=(-count 1 -timeout 20m -parallel 24)
+    packages=$(go list ./test/e2e-kubelet/...)
+    ;;
 e2e-vm)
     command=(hack/vm/run.sh -test.run "${RUN:-TestResources|TestAppArmor|TestMemorySwap|TestUnifiedMap|TestStatsAreTheKernels}")
     ;;
 *)
-    echo "usage: $0 unit|integration|e2e|e2e-vm" >&2
+    echo "usage: $0 unit|integration|e2e|e2e-kubelet|e2e-vm" >&2
     exit 2
     ;;
 esac

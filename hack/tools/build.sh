@@ -43,6 +43,11 @@ promtool)
     # "go mod tidy" would add the client of every cloud.
     CGO_ENABLED=0 build -tags remove_all_sd -o "$dir/" tool
     ;;
+kubelet)
+    # Without debugging information, as its releases are: linking takes less time and memory.
+    CGO_ENABLED=0 build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(pinned k8s.io/kubernetes)" \
+        -o "$dir/" tool
+    ;;
 *)
     CGO_ENABLED=0 build -o "$dir/" tool
     ;;

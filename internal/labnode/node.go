@@ -54,6 +54,7 @@ type Node struct {
 	tools   Tools
 	binary  string
 	network network
+	kubelet *Kubelet // nil on a node without
 	ids     *idBlock
 	lock    *os.File
 	closed  bool
@@ -186,7 +187,7 @@ func (n *Node) LeakScope() leaks.Scope {
 		NetNSDir:            "/run/netns",
 		Cgroup:              n.Cgroup(),
 		Mark:                n.Name,
-		Daemons:             []int{n.Containerd.pidOrZero(), n.Daemon.pidOrZero()},
+		Daemons:             []int{n.Containerd.pidOrZero(), n.Daemon.pidOrZero(), n.kubelet.pidOrZero()},
 		HasID:               n.IDs.Contains,
 		ContainerdNamespace: Namespace,
 		AddressDir:          n.network.addressDir(),
@@ -202,6 +203,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	n.closed = true
 	var errs []error
+	if n.kubelet != nil {
+		errs = append(errs, n.kubelet.Stop(ctx))
+	}
 	if n.Daemon != nil {
 		errs = append(errs, n.Daemon.Stop(ctx))
 	}

@@ -16,7 +16,10 @@ import (
 
 // hidden are the well-known directories in which a container engine leaves things under names that two
 // nodes of one machine would share. A world covers each of them with an empty tmpfs.
-var hidden = []string{"/run/netns", "/run/containerd", "/run/userns-shim", "/var/lib/cni", "/var/lib/userns-shim"}
+var hidden = []string{
+	"/run/netns", "/run/containerd", "/run/userns-shim", "/var/lib/cni", "/var/lib/userns-shim",
+	"/var/lib/kubelet", "/var/log/containers", // fixed paths of kubelet: device plugins, links to logs
+}
 
 // World is a mount namespace and a network namespace, held by one thread that belongs to it.
 // The nil World is the caller's own namespaces, so code that starts programs need not tell the two apart.

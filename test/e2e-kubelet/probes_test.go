@@ -1,0 +1,73 @@
+package e2ekubelet
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// probeKinds are the handlers of probes that succeed as long as the container serves and /tmp/w/ok is there.
+var probeKinds = map[string]string{
+	"exec": `{exec: {command: [cat, /tmp/w/ok]}, periodSeconds: 1, failureThreshold: 1}`,
+	"http": `{httpGet: {path: /ok, port: 8080}, periodSeconds: 1, failureThreshold: 1}`,
+	"tcp":  `{tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 1}`,
+}
+
+// server serves /tmp/w until /tmp/w/ok goes, as user 1000.
+const server = `'mkdir -p /tmp/w; touch /tmp/w/ok; httpd -f -p 8080 -h /tmp/w & while [ -e /tmp/w/ok ]; do sleep 0.2; done; kill $!; while [ ! -e /tmp/w/ok ]; do sleep 0.2; done; exec httpd -f -p 8080 -h /tmp/w'`
+
+// TestReadinessProbes watches readiness come, go and come again, without a restart.
+func TestReadinessProbes(t *testing.T) {
+	eachUsers(t, func(t *testing.T, n *node, hostUsers bool) {
+		for kind, handler := range probeKinds {
+			t.Run(kind, func(t *testing.T) {
+				t.Parallel()
+				p := n.run(t, hostUsers, fmt.Sprintf(`
+containers:
+- {name: main, image: IMAGE, command: [sh, -c, %s], securityContext: {runAsUser: 1000}, readinessProbe: %s}
+`, server, handler))
+				p.ready(t)
+				p.sh(t, "rm /tmp/w/ok")
+				p.await(t, "not ready", func(now *corev1.Pod) error {
+					if status(t, now, "main").Ready || isReady(now) == nil {
+						return fmt.Errorf("it is ready still")
+					}
+					return nil
+				})
+				p.sh(t, "touch /tmp/w/ok")
+				if s := status(t, p.ready(t), "main"); s.RestartCount != 0 {
+					t.Errorf("the container was restarted: %+v", s)
+				}
+			})
+		}
+	})
+}
+
+// TestLivenessProbes has each kind of probe restart a container.
+func TestLivenessProbes(t *testing.T) {
+	eachUsers(t, func(t *testing.T, n *node, hostUsers bool) {
+		for kind, handler := range probeKinds {
+			t.Run(kind, func(t *testing.T) {
+				t.Parallel()
+				p := n.run(t, hostUsers, fmt.Sprintf(`
+containers:
+- {name: main, image: IMAGE, command: [sh, -c, %s], livenessProbe: %s, startupProbe: %s}
+`, server, handler, strings.Replace(handler, "failureThreshold: 1", "failureThreshold: 60", 1)))
+				p.ready(t)
+				p.sh(t, "rm /tmp/w/ok")
+				p.await(t, "restarted", func(now *corev1.Pod) error {
+					s := status(t, now, "main")
+					if s.RestartCount != 1 || !s.Ready {
+						return fmt.Errorf("%d restarts, ready %t", s.RestartCount, s.Ready)
+					}
+					if last := s.LastTerminationState.Terminated; last == nil || last.ExitCode != 137 {
+						return fmt.Errorf("the last one ended as %+v", last)
+					}
+					return nil
+				})
+			})
+		}
+	})
+}

@@ -1,0 +1,125 @@
+package e2ekubelet
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/userns-shim/userns-shim/internal/labnode"
+)
+
+// sleeper is the spec of a pod that does nothing.
+const sleeper = `
+containers:
+- {name: main, image: IMAGE, command: [sleep, infinity]}
+`
+
+// writtenDown is the file in which kubelet keeps the range of a pod.
+type writtenDown struct {
+	UIDs []idMapping `json:"uidMappings"`
+	GIDs []idMapping `json:"gidMappings"`
+}
+
+type idMapping struct {
+	HostID      uint32 `json:"hostId"`
+	ContainerID uint32 `json:"containerId"`
+	Length      uint32 `json:"length"`
+}
+
+// rangeOf returns the range that kubelet wrote down.
+func (p *pod) rangeOf(t testing.TB) idMapping {
+	t.Helper()
+	now := p.ready(t)
+	text, err := os.ReadFile(filepath.Join(p.node.kubelet.PodDir(string(now.UID)), "userns"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written writtenDown
+	if err := json.Unmarshal(text, &written); err != nil {
+		t.Fatal(err)
+	}
+	if len(written.UIDs) != 1 || len(written.GIDs) != 1 || written.UIDs[0] != written.GIDs[0] {
+		t.Fatalf("kubelet wrote down %s, want one mapping for uids and gids", text)
+	}
+	return written.UIDs[0]
+}
+
+// wantMap holds the kernel's map of a container's first process, and what CRI reports, against a range.
+func (p *pod) wantMap(t testing.TB, want idMapping) {
+	t.Helper()
+	pid := p.container(t, "main").PID(t)
+	for _, kind := range []string{"uid_map", "gid_map"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got idMapping
+		if _, err := fmt.Sscan(string(text), &got.ContainerID, &got.HostID, &got.Length); err != nil || strings.Count(string(text), "\n") != 1 || got != want {
+			t.Errorf("%s is %q, want one line of %+v (%v)", kind, text, want, err)
+		}
+	}
+	users := p.sandbox(t).Status(t).GetLinux().GetNamespaces().GetOptions().GetUsernsOptions()
+	for _, list := range [][]*runtimeapi.IDMapping{users.GetUids(), users.GetGids()} {
+		if len(list) != 1 || (idMapping{HostID: list[0].HostId, ContainerID: list[0].ContainerId, Length: list[0].Length}) != want {
+			t.Errorf("PodSandboxStatus reports %v, want %+v", list, want)
+		}
+	}
+}
+
+func TestPodsGetTheRangesThatKubeletWroteDown(t *testing.T) {
+	n := parallelNode(t)
+	seen := map[uint32]bool{}
+	var pods []*pod
+	for range 5 {
+		pods = append(pods, n.run(t, false, sleeper))
+	}
+	for _, p := range pods {
+		got := p.rangeOf(t)
+		if !n.Kubelet().Contains(got.HostID) || got.Length != labnode.IDsPerRange || got.ContainerID != 0 || seen[got.HostID] {
+			t.Errorf("kubelet chose %+v, want ids of its own that no other pod has (%v)", got, seen)
+		}
+		seen[got.HostID] = true
+		p.wantMap(t, got)
+		if inside := p.sh(t, "cat /proc/self/uid_map"); strings.Join(strings.Fields(inside), " ") != fmt.Sprintf("0 %d 65536", got.HostID) {
+			t.Errorf("inside the pod the map is %q", inside)
+		}
+	}
+}
+
+func TestPodWithHostUsersHasNoRange(t *testing.T) {
+	n := parallelNode(t)
+	p := n.run(t, true, sleeper)
+	now := p.ready(t)
+	if _, err := os.Stat(filepath.Join(n.kubelet.PodDir(string(now.UID)), "userns")); !os.IsNotExist(err) {
+		t.Errorf("kubelet wrote a range down: %v", err)
+	}
+	if got := strings.Fields(p.sh(t, "cat /proc/self/uid_map")); strings.Join(got, " ") != "0 0 4294967295" {
+		t.Errorf("the map is %v, want the host's", got)
+	}
+}
+
+// TestSamePodAgain brings a static pod back under the uid that it had, which is a hash of its manifest, while
+// its range may rest still.
+func TestSamePodAgain(t *testing.T) {
+	n := parallelNode(t)
+	p := n.run(t, false, sleeper)
+	first := p.ready(t)
+	text, err := os.ReadFile(p.manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.remove(t)
+	if err := os.WriteFile(p.manifest, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	second := p.ready(t)
+	if first.UID != second.UID {
+		t.Errorf("the pod's uid is %s, and was %s", second.UID, first.UID)
+	}
+	p.wantMap(t, p.rangeOf(t))
+}
