@@ -142,3 +142,27 @@ func TestMemory(t *testing.T) {
 	}
 	t.Logf("%d KiB of memory", anonymous)
 }
+
+// Which ids the threads get is by chance in a pod. What comes later never has one of those.
+func TestLowProcessIDsAreItsOwn(t *testing.T) {
+	cmd := startInit(t)
+	const first = 32
+	await(t, "it sleeps", func() bool { return strings.Contains(status(t, cmd), "State:\tS") })
+	inside(t, cmd, fmt.Sprintf("test $$ -ge %d", first))
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatal("no threads", err)
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ids, _ := strings.Cut(string(text), "\nNSpid:")
+		ids, _, _ = strings.Cut(ids, "\n")
+		fields := strings.Fields(ids)
+		if id, err := strconv.Atoi(fields[len(fields)-1]); err != nil || id >= first {
+			t.Errorf("a thread has process id %d (%v)", id, err)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -195,8 +196,16 @@ func criuError(log string, err error) error {
 	case logErr != nil:
 		return errors.Join(fmt.Errorf("%w: %w", ErrCheckpoint, err), logErr)
 	}
+	if slices.ContainsFunc(tail, pidTaken.MatchString) {
+		err = fmt.Errorf("%w: %w", errPIDTaken, err)
+	}
 	return fmt.Errorf("%w: CRIU cannot do it: %s: %w", ErrCheckpoint, strings.Join(tail, "; "), err)
 }
+
+// errPIDTaken says that a process id of the checkpoint is another process's by now.
+var errPIDTaken = errors.New("a process id that the container had is taken in its PID namespace")
+
+var pidTaken = regexp.MustCompile(`^Can't fork for [0-9]+: File exists$`)
 
 // criuLines is how many of CRIU's errors an error of ours repeats.
 const criuLines = 5

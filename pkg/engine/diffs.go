@@ -108,7 +108,9 @@ func (e *Engine) writeBlob(ctx context.Context, ref string, r io.Reader) (desc i
 		return desc, err
 	}
 	desc = imagespec.Descriptor{MediaType: imagespec.MediaTypeImageLayer, Digest: w.Digest(), Size: size}
-	if err := w.Commit(ctx, size, desc.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
+	// With a digest, containerd (2.4) answers that a present blob exists before it adds it to the lease: then it is
+	// as likely to be collected as before.
+	if err := w.Commit(ctx, size, ""); err != nil && !errdefs.IsAlreadyExists(err) {
 		return desc, err
 	}
 	return desc, nil

@@ -58,9 +58,14 @@ func stateOf(p *task.Process) container.TaskState {
 
 // WaitTask returns how the task ended, as soon as it has, also when it ended long ago. It goes on
 // waiting while containerd is away, and knows the exit code of a task that ended meanwhile on kernels that
-// tell it (6.15); on others such a task is not found.
+// tell it (6.15); on others such a task is not found. Neither is one without a process: a restore that
+// failed leaves it, and nobody would ever tell of its end.
 func (e *Engine) WaitTask(ctx context.Context, id string) (container.Exit, error) {
-	w := e.watchProcess(ctx, id)
+	state, err := e.TaskState(ctx, id)
+	if err == nil && state.PID == 0 && state.Status == statusCreated {
+		return container.Exit{}, fmt.Errorf("wait for task %s: it has no process: %w", id, errdefs.ErrNotFound)
+	}
+	w := e.watchProcess(ctx, id, state)
 	defer w.close()
 	exit, err := e.wait(ctx, &tasksapi.WaitRequest{ContainerID: id})
 	if w == nil || !errdefs.IsNotFound(err) {
@@ -76,10 +81,9 @@ func (e *Engine) WaitTask(ctx context.Context, id string) (container.Exit, error
 	return seen, nil
 }
 
-// watchProcess returns a witness of the task's process, and nil where there is none to watch.
-func (e *Engine) watchProcess(ctx context.Context, id string) *witness {
-	before, err := e.TaskState(ctx, id)
-	if err != nil || before.PID == 0 || before.Status == statusStopped {
+// watchProcess returns a witness of the process that the task had before, and nil where there is none to watch.
+func (e *Engine) watchProcess(ctx context.Context, id string, before container.TaskState) *witness {
+	if before.PID == 0 || before.Status == statusStopped {
 		return nil
 	}
 	w, err := newWitness(before.PID)

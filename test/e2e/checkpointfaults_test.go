@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -138,4 +139,24 @@ func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
 			restored.Exec(t, "true")
 		})
 	}
+}
+
+// TestRestoreWhereThePIDIsTaken restores a container beside itself, in the same PID namespace.
+func TestRestoreWhereThePIDIsTaken(t *testing.T) {
+	requireCRIU(t)
+	n := sharedNode(t)
+	pod := n.RunPod(t, nodetest.HostUsers, shareProcesses)
+	was := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
+	awaitNumber(t, was, 3)
+	archive, err := checkpointTo(t, n, was, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := pod.Create(t, archive)
+	before := time.Now()
+	wantError(t, c.TryStart(t.Context()), codes.FailedPrecondition, "CRIU", "a process id that the container had is taken", c.ID)
+	if took := time.Since(before); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	awaitNumber(t, was, lastNumber(t, was)+5)
 }
