@@ -27,7 +27,7 @@ func (p *Pool) Claim(b Bucket, pod PodUID, sandbox string, r Range) error {
 	case held != nil:
 		return fmt.Errorf("claim range %s for pod %s, which holds %s: %w", r, pod, held.Range, ErrPodHolds)
 	}
-	drop, err := p.makeWayLocked(pod, r)
+	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Pod == pod })
 	if err != nil {
 		return fmt.Errorf("claim range %s for pod %s: %w", r, pod, err)
 	}
@@ -63,12 +63,13 @@ func (p *Pool) claimable(r Range) error {
 	return nil
 }
 
-// makeWayLocked returns the quarantined entries that must go before pod can have
-// r, or a *ConflictError for the first entry that cannot.
-func (p *Pool) makeWayLocked(pod PodUID, r Range) ([]*entry, error) {
+// makeWayLocked returns the quarantined entries that must go before somebody can
+// have r, or a *ConflictError for the first entry that cannot. Last says whether
+// an entry was that somebody's own.
+func (p *Pool) makeWayLocked(r Range, last func(*entry) bool) ([]*entry, error) {
 	overlapping := p.table.overlapping(r)
 	for _, e := range overlapping {
-		resumed := e.Pod == pod && e.Range == r
+		resumed := e.Range == r && last(e)
 		if e.State == StateQuarantined && (resumed || p.traces(e) == 0) {
 			continue
 		}

@@ -83,8 +83,10 @@ func (e *ConflictError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "range %s overlaps %s, %s", e.Requested, e.Holder.Range, e.Holder.State)
 	switch {
-	case e.Holder.Reservation != "":
+	case e.Holder.State == StateReserved:
 		fmt.Fprintf(&b, " as %q", e.Holder.Reservation)
+	case e.Holder.Reservation != "":
+		fmt.Fprintf(&b, " after reservation %q", e.Holder.Reservation)
 	case e.Holder.State == StateQuarantined:
 		fmt.Fprintf(&b, " after pod %s", e.Holder.Pod)
 	default:

@@ -153,13 +153,20 @@ func (m *model) longestRested(reclaimable func(int) bool) int {
 	return -1
 }
 
-func (m *model) claim(pod PodUID, sandbox string, r Range, now time.Time) error {
+func (m *model) claimable(r Range) error {
 	strict := m.opts.Claims != ClaimsPermissive
 	switch {
 	case strict && r.Overlaps(Range{0x7FFE0000, Unit}):
 		return ErrForbidden
 	case strict && (r.Start%Unit != 0 || r.Length%Unit != 0):
 		return ErrInvalid
+	}
+	return nil
+}
+
+func (m *model) claim(pod PodUID, sandbox string, r Range, now time.Time) error {
+	if err := m.claimable(r); err != nil {
+		return err
 	}
 	held, used := m.ofPod(pod), m.ofSandbox(sandbox)
 	switch {
@@ -188,7 +195,7 @@ func (m *model) release(sandbox string, now time.Time) {
 	}
 	a := &m.entries[i]
 	a.Sandboxes = slices.DeleteFunc(slices.Clone(a.Sandboxes), func(s string) bool { return s == sandbox })
-	if len(a.Sandboxes) == 0 {
+	if len(a.Sandboxes) == 0 && a.State == StateAllocated {
 		a.Sandboxes, a.State, a.Since = nil, StateQuarantined, now
 	}
 }
@@ -258,7 +265,7 @@ func (m *machine) step(t *rapid.T, b *fakeTx) {
 	now := m.clock.Now()
 	pod := drawPod(t)
 	sandbox := drawSandbox(t, pod)
-	switch rapid.SampledFrom([]string{"acquire", "acquire", "acquire", "claim", "claim", "release", "release", "release", "reap"}).Draw(t, "request") {
+	switch rapid.SampledFrom([]string{"acquire", "acquire", "acquire", "claim", "claim", "release", "release", "release", "reap", "reservation", "reservation"}).Draw(t, "request") {
 	case "acquire":
 		ids := uint32(rapid.SampledFrom([]int{1, 1, 1, 1, 2, 3}).Draw(t, "units")) * Unit
 		got, err := m.pool.Acquire(b, pod, sandbox, ids)
@@ -277,6 +284,8 @@ func (m *machine) step(t *rapid.T, b *fakeTx) {
 			t.Fatal(err)
 		}
 		m.model.release(sandbox, now)
+	case "reservation":
+		m.stepReservation(t, b, sandbox)
 	case "reap":
 		if _, err := m.pool.Reap(b, 1000); err != nil {
 			t.Fatal(err)

@@ -17,7 +17,8 @@ type State string
 const (
 	// StateAllocated: at least one sandbox of the pod uses the range.
 	StateAllocated State = "allocated"
-	// StateQuarantined: the pod's last sandbox is gone, the range rests.
+	// StateQuarantined: the pod's last sandbox is gone, or the reservation
+	// given up, and the range rests.
 	StateQuarantined State = "quarantined"
 	// StateReserved: an operator keeps the range, shared by those who name it.
 	StateReserved State = "reserved"
@@ -40,9 +41,9 @@ type Allocation struct {
 	Range       Range     `json:"range"`
 	State       State     `json:"state"`
 	Segment     Segment   `json:"segment"`
-	Pod         PodUID    `json:"pod,omitempty"`         // owner, in quarantine the last one; empty for a reservation
+	Pod         PodUID    `json:"pod,omitempty"`         // owner, in quarantine the last one; empty for a reservation, and after one
 	Sandboxes   []string  `json:"sandboxes,omitempty"`   // ids, in the order of arrival
-	Reservation string    `json:"reservation,omitempty"` // name
+	Reservation string    `json:"reservation,omitempty"` // name, in quarantine the last one
 	Since       time.Time `json:"since"`                 // when the state was entered
 	Traces      Trace     `json:"-"`                     // what keeps a quarantined range back, apart from its age
 }
@@ -101,8 +102,8 @@ func (r *record) problem() string {
 			return "allocated to no pod or no sandbox"
 		}
 	case StateQuarantined:
-		if r.Pod == "" || len(r.Sandboxes) > 0 {
-			return "quarantined without a last pod, or with sandboxes"
+		if (r.Pod == "") == (r.Name == "") || len(r.Sandboxes) > 0 {
+			return "quarantined without a last pod or reservation, after both, or with sandboxes"
 		}
 	case StateReserved:
 		if r.Name == "" || r.Pod != "" {
@@ -111,8 +112,8 @@ func (r *record) problem() string {
 	default:
 		return fmt.Sprintf("unknown state %q", r.State)
 	}
-	if r.State != StateReserved && r.Name != "" {
-		return "a name on what is no reservation"
+	if r.State == StateAllocated && r.Name != "" {
+		return "a pod's with the name of a reservation"
 	}
 	for i, id := range r.Sandboxes {
 		if id == "" || slices.Contains(r.Sandboxes[:i], id) {

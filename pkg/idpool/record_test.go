@@ -22,6 +22,7 @@ func TestDecodeRecordRefuses(t *testing.T) {
 		"empty sandbox":      `{"range":{"start":131072,"length":65536},"state":"allocated","pod":"p","sandboxes":[""]}`,
 		"quarantine in use":  `{"range":{"start":131072,"length":65536},"state":"quarantined","pod":"p","sandboxes":["s"]}`,
 		"quarantine of none": `{"range":{"start":131072,"length":65536},"state":"quarantined"}`,
+		"quarantine of both": `{"range":{"start":131072,"length":65536},"state":"quarantined","pod":"p","name":"n"}`,
 		"nameless":           `{"range":{"start":131072,"length":65536},"state":"reserved"}`,
 		"named allocation":   `{"range":{"start":131072,"length":65536},"state":"allocated","pod":"p","sandboxes":["s"],"name":"n"}`,
 	} {

@@ -1,10 +1,13 @@
 package idpool
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Reserve keeps r, of any start and length, from every pod that does not name
 // the reservation. A range in quarantine is reserved when no trace of it is
-// left. Reserving the same range under the same name again is no error.
+// left; one that the same reservation had before is reserved anyway. Reserving the same range under the same name again is no error.
 //
 // Errors: ErrInvalid (an empty or used name, an empty range or one that leaves
 // uid_t), ErrConflict (a *ConflictError), and those of b.
@@ -23,7 +26,7 @@ func (p *Pool) Reserve(b Bucket, name string, r Range) error {
 		}
 		return fmt.Errorf("reserve range %s as %q, which names %s: %w", r, name, e.Range, ErrInvalid)
 	}
-	drop, err := p.makeWayLocked("", r)
+	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Name == name })
 	if err != nil {
 		return fmt.Errorf("reserve range %s as %q: %w", r, name, err)
 	}
@@ -59,8 +62,9 @@ func (p *Pool) Join(b Bucket, name, sandbox string) (Range, error) {
 	return e.Range, p.joinLocked(b, e, sandbox)
 }
 
-// Unreserve gives the reservation up. Its range is free at once, since nobody
-// uses it.
+// Unreserve gives the reservation up. Its range goes into quarantine as a pod's
+// does, for processes and files of those who shared it may be left; one that no
+// pod is ever given is forgotten at once.
 //
 // Errors: ErrNotFound, ErrInUse, and those of b.
 func (p *Pool) Unreserve(b Bucket, name string) error {
@@ -75,6 +79,12 @@ func (p *Pool) Unreserve(b Bucket, name string) error {
 	}
 	pl := newPlan()
 	pl.drop = []*entry{e}
+	if err := p.claimable(e.Range); err == nil || errors.Is(err, ErrInvalid) {
+		left := e.record
+		left.State, left.Since = StateQuarantined, p.clock.Now()
+		pl.put = []*entry{p.table.newEntry(left)}
+		pl.count.Released = 1
+	}
 	if err := p.applyLocked(b, pl); err != nil {
 		return fmt.Errorf("give up reservation %q: %w", name, err)
 	}

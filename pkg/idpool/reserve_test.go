@@ -119,6 +119,45 @@ func TestJoinIsTheOnlyWayToShare(t *testing.T) {
 	}
 }
 
+// TestGivenUpReservationRests: those who shared a range may have left processes and files, as a pod may.
+func TestGivenUpReservationRests(t *testing.T) {
+	n := newNode(t, small(1))
+	if err := errors.Join(n.reserve("shared", unit(0)), n.reserve("host", HostRange())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.join("shared", "a"); err != nil {
+		t.Fatal(err)
+	}
+	n.release("a")
+	if err := errors.Join(n.unreserve("shared"), n.unreserve("host")); err != nil {
+		t.Fatal(err)
+	}
+	n.witness[unit(0)] = TraceCredentials
+	n.reload()
+	list := n.List()
+	if len(list) != 1 || list[0].State != StateQuarantined || list[0].Reservation != "shared" || list[0].Pod != "" {
+		t.Fatalf("ledger %+v, want the shared range in quarantine, and nothing of the host's", list)
+	}
+	if _, err := n.acquire("pod", "sandbox", Unit); !errors.Is(err, ErrExhausted) {
+		t.Errorf("acquire with a process left: %v, want ErrExhausted", err)
+	}
+	err := n.claim("pod", "sandbox", unit(0))
+	if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), `after reservation "shared" with traces: credentials`) {
+		t.Errorf("claim with a process left: %v, want ErrConflict that says after what", err)
+	}
+	if err := n.reserve("other", unit(0)); !errors.Is(err, ErrConflict) {
+		t.Errorf("another reservation: %v, want ErrConflict", err)
+	}
+	// What is left is the reservation's own, as that of a pod that comes back.
+	if err := errors.Join(n.reserve("shared", unit(0)), n.unreserve("shared")); err != nil {
+		t.Errorf("the same reservation again: %v", err)
+	}
+	delete(n.witness, unit(0))
+	if r := n.mustAcquire("pod", "sandbox", Unit); r != unit(0) {
+		t.Errorf("acquired %s", r)
+	}
+}
+
 func (n *testNode) discard(r Range, force bool) error {
 	return n.db.update(func(b *fakeTx) error { return n.Discard(b, r, force) })
 }
