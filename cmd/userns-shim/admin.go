@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,9 +94,9 @@ func (v poolView) segment(name idpool.Segment, s idpool.SegmentStats) admin.Segm
 
 // Ranges lists what is not free.
 func (v poolView) Ranges() []admin.Range {
-	names := map[string]sandbox.Metadata{}
+	names, ofSandbox := map[string]sandbox.Metadata{}, map[string]sandbox.Metadata{}
 	for _, rec := range v.sandboxes.List() {
-		names[rec.Spec.Metadata.UID] = rec.Spec.Metadata
+		names[rec.Spec.Metadata.UID], ofSandbox[rec.ID] = rec.Spec.Metadata, rec.Spec.Metadata
 	}
 	list := v.pool.List()
 	out := make([]admin.Range, 0, len(list))
@@ -111,11 +112,24 @@ func (v poolView) Ranges() []admin.Range {
 			PodName:      md.Name,
 			Sandboxes:    a.Sandboxes,
 			Reservation:  a.Reservation,
+			UsedBy:       usedBy(a, ofSandbox),
 			Since:        a.Since,
 			Traces:       traces(a.Traces),
 		})
 	}
 	return out
+}
+
+// usedBy names the pods that share a reservation, each once.
+func usedBy(a idpool.Allocation, ofSandbox map[string]sandbox.Metadata) []string {
+	var pods []string
+	for _, id := range a.Sandboxes {
+		md, known := ofSandbox[id]
+		if name := md.Namespace + "/" + md.Name; a.State == idpool.StateReserved && known && !slices.Contains(pods, name) {
+			pods = append(pods, name)
+		}
+	}
+	return pods
 }
 
 func traces(t idpool.Trace) []string {

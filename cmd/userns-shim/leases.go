@@ -23,7 +23,7 @@ func failureReason(err error) string {
 		return "exhausted"
 	case idpool.Remappable(err):
 		return "conflict"
-	case errors.Is(err, idpool.ErrInvalid):
+	case errors.Is(err, idpool.ErrInvalid), errors.Is(err, sandbox.ErrReservation):
 		return "invalid"
 	}
 	return "io"

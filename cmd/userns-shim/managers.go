@@ -56,6 +56,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
 		UserNamespaces: policies,
+		IDs:            d.idLimits(),
 		PodsPerShim:    perShim,
 		DefaultHandler: d.cfg.DefaultRuntimeHandler,
 
@@ -82,6 +83,15 @@ func (d *daemon) podPolicies() (users map[string]sandbox.UserNamespacePolicy, pe
 		users[name], perShim[name] = sandbox.UserNamespacePolicy(h.UserNamespaces), h.PodsPerShim
 	}
 	return users, perShim
+}
+
+// idLimits are what pods may ask for by annotations, by runtime handler.
+func (d *daemon) idLimits() map[string]sandbox.IDLimits {
+	limits := map[string]sandbox.IDLimits{}
+	for name, h := range d.cfg.RuntimeHandlers {
+		limits[name] = sandbox.IDLimits{MaxCount: h.MaxIDsPerPod, Reservations: h.Reservations}
+	}
+	return limits
 }
 
 func (d *daemon) buildContainers(ctx context.Context) error {

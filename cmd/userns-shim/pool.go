@@ -16,6 +16,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/config"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
 
 // poolFlags are common to the pool commands.
@@ -162,6 +163,10 @@ func owner(r admin.Range) string {
 	switch {
 	case r.PodName != "":
 		return r.PodNamespace + "/" + r.PodName
+	case r.Reservation != "" && r.State != string(idpool.StateReserved):
+		return "was reserved as " + r.Reservation
+	case len(r.UsedBy) > 0:
+		return "reserved as " + r.Reservation + ", used by " + strings.Join(r.UsedBy, ", ")
 	case r.Reservation != "":
 		return "reserved as " + r.Reservation
 	}

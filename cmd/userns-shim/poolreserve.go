@@ -14,8 +14,13 @@ func poolReserveCommand(f *poolFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reserve <name> <start>:<length>",
 		Short: "Keep host ids from all pods, under a name",
-		Long: `Keep host ids from all pods, under a name: ids that something else on this node uses. What
-a pod has cannot be reserved. Reserving the same ids under the same name again is no error.`,
+		Long: `Keep host ids from all pods, under a name: ids that something else on this node uses, or that
+pods are to share. What a pod has cannot be reserved. Reserving the same ids under the same name
+again is no error.
+
+Pods share the ids that name the reservation by the annotation userns-shim.io/reservation, where
+their runtime handler allows that (its option reservations). They can reach each other's files
+and processes.`,
 		Example: `  userns-shim pool reserve backup-agent 2113798144:65536`,
 		Args:    exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,7 +39,8 @@ func poolReleaseCommand(f *poolFlags) *cobra.Command {
 		Use:   "release <name> | <start>:<length>",
 		Short: "Give up a reservation, or take a range out of quarantine",
 		Long: `Give up a reservation by its name, or take a range out of quarantine before its time. What
-pods have is never released: remove the pod instead.
+pods have is never released, a reservation that they use neither: remove the pods instead. The
+ids of a reservation rest in quarantine then, as a pod's do.
 
 A range in quarantine of which traces are left is refused; "userns-shim pool list" shows
 them. --force releases it all the same: a process or a file that still has these ids then

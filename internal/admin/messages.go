@@ -44,12 +44,14 @@ type Range struct {
 	Segment string `json:"segment"` // as in Segment.Name
 	// Pod is the UID of the pod that has or had the range; its namespace and name are known
 	// while it has a sandbox.
-	Pod          string    `json:"pod,omitempty"`
-	PodNamespace string    `json:"podNamespace,omitempty"`
-	PodName      string    `json:"podName,omitempty"`
-	Sandboxes    []string  `json:"sandboxes,omitempty"`
-	Reservation  string    `json:"reservation,omitempty"`
-	Since        time.Time `json:"since"` // when the state began
+	Pod          string   `json:"pod,omitempty"`
+	PodNamespace string   `json:"podNamespace,omitempty"`
+	PodName      string   `json:"podName,omitempty"`
+	Sandboxes    []string `json:"sandboxes,omitempty"`
+	Reservation  string   `json:"reservation,omitempty"`
+	// UsedBy are the pods that share a reservation, as namespace/name.
+	UsedBy []string  `json:"usedBy,omitempty"`
+	Since  time.Time `json:"since"` // when the state began
 	// Traces are what keeps a quarantined range back apart from its age: namespace, credentials, layers, unknown.
 	Traces []string `json:"traces,omitempty"`
 }

@@ -178,6 +178,13 @@ type RuntimeHandler struct {
 	// PrivilegedWithoutHostDevices keeps the host's devices out of privileged containers, which get
 	// those that every container has and those asked for.
 	PrivilegedWithoutHostDevices bool `yaml:"privilegedWithoutHostDevices,omitempty"`
+	// MaxIDsPerPod is how many host ids a pod may ask for by the annotation userns-shim.io/ids, a multiple
+	// of 65536; 0 refuses the annotation.
+	MaxIDsPerPod uint32 `yaml:"maxIDsPerPod,omitempty"`
+	// Reservations are the named reservations of host ids that a pod may join by the annotation
+	// userns-shim.io/reservation; a * stands for any characters. Pods in one reservation can reach what is
+	// the others', so let only those use such a handler who may.
+	Reservations []string `yaml:"reservations,omitempty"`
 	// PodsPerShim puts up to so many pods into one shim process. A shim of its own takes 4 MiB for each
 	// pod, 16 pods in one less than 1 MiB each; when such a shim dies, the containers of all its pods do.
 	PodsPerShim int `yaml:"podsPerShim"`

@@ -10,7 +10,8 @@ func TestHandlersAreValidated(t *testing.T) {
 	handler := func(fields string) string { return "runtimeHandlers:\n  runc: {" + fields + "}" }
 	for name, tc := range map[string]struct{ text, says string }{
 		"everything": {handler("runtime: io.containerd.runc.v2, binaryName: /usr/bin/crun, snapshotter: native, userNamespaces: always, " +
-			"podsPerShim: 16, root: /run/crun, shimCgroup: /shims, podAnnotations: [a/*], containerAnnotations: [b], privilegedWithoutHostDevices: true"), ""},
+			"podsPerShim: 16, root: /run/crun, shimCgroup: /shims, podAnnotations: [a/*], containerAnnotations: [b], privilegedWithoutHostDevices: true, " +
+			"maxIDsPerPod: 131072, reservations: [legacy, team-*]"), ""},
 		"a shim by its path":      {handler("runtime: /usr/local/bin/containerd-shim-own"), ""},
 		"a shim by half a path":   {handler("runtime: bin/shim"), "runtimeHandlers.runc.runtime is"},
 		"a shim without a name":   {handler(`runtime: ""`), "runtimeHandlers.runc.runtime is"},
@@ -22,6 +23,10 @@ func TestHandlersAreValidated(t *testing.T) {
 		"cgroup":                  {handler("shimCgroup: shims"), "runtimeHandlers.runc.shimCgroup is"},
 		"annotation":              {handler(`podAnnotations: [a, "[b"]`), "runtimeHandlers.runc.podAnnotations[1] is"},
 		"empty annotation":        {handler(`containerAnnotations: [""]`), "runtimeHandlers.runc.containerAnnotations[0] is"},
+		"half a range of ids":     {handler("maxIDsPerPod: 70000"), "runtimeHandlers.runc.maxIDsPerPod is 70000: want a multiple of 65536"},
+		"more ids than exist":     {handler("maxIDsPerPod: 4294967296"), "4294967296"},
+		"reservation":             {handler(`reservations: [a, "[b"]`), "runtimeHandlers.runc.reservations[1] is"},
+		"ids for no namespace":    {handler("userNamespaces: never, maxIDsPerPod: 65536"), "maxIDsPerPod or reservations"},
 		"an unknown field":        {handler("podsInShim: 2"), "line 2: field podsInShim not found"},
 		"a name of no class":      {"defaultRuntimeHandler: Runc\nruntimeHandlers:\n  Runc: {}", `runtimeHandlers has the name "Runc"`},
 		"a missing default":       {"runtimeHandlers:\n  crun: {}", "defaultRuntimeHandler is"},

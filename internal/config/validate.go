@@ -102,6 +102,12 @@ func (h RuntimeHandler) validate(field string) error {
 		oneOf(field+".userNamespaces", h.UserNamespaces, UserNamespacesOptIn, UserNamespacesAlways, UserNamespacesNever),
 		positive(field+".podsPerShim", h.PodsPerShim),
 	}
+	if h.MaxIDsPerPod%idsPerRange != 0 {
+		errs = append(errs, fmt.Errorf("%s.maxIDsPerPod is %d: want a multiple of %d", field, h.MaxIDsPerPod, idsPerRange))
+	}
+	if h.UserNamespaces == UserNamespacesNever && (h.MaxIDsPerPod > 0 || len(h.Reservations) > 0) {
+		errs = append(errs, fmt.Errorf("%s has maxIDsPerPod or reservations, and userNamespaces: never", field))
+	}
 	if strings.Contains(h.BinaryName, "/") {
 		errs = append(errs, absolute(field+".binaryName", h.BinaryName))
 	}
@@ -110,11 +116,18 @@ func (h RuntimeHandler) validate(field string) error {
 			errs = append(errs, absolute(field+name, dir))
 		}
 	}
-	for name, patterns := range map[string][]string{".podAnnotations": h.PodAnnotations, ".containerAnnotations": h.ContainerAnnotations} {
-		for i, pattern := range patterns {
-			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-				errs = append(errs, fmt.Errorf("%s%s[%d] is %q: want the name of an annotation, with * for any characters", field, name, i, pattern))
-			}
+	return errors.Join(append(errs,
+		namePatterns(field+".podAnnotations", "an annotation", h.PodAnnotations),
+		namePatterns(field+".containerAnnotations", "an annotation", h.ContainerAnnotations),
+		namePatterns(field+".reservations", "a reservation", h.Reservations))...)
+}
+
+// namePatterns takes names of what, with * for any characters.
+func namePatterns(field, what string, patterns []string) error {
+	var errs []error
+	for i, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			errs = append(errs, fmt.Errorf("%s[%d] is %q: want the name of %s, with * for any characters", field, i, pattern, what))
 		}
 	}
 	return errors.Join(errs...)

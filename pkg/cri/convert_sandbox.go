@@ -41,6 +41,10 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string, driver ocispe
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
+	ids, err := idRequest(cfg.GetAnnotations())
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
 	ports, err := portMappings(cfg.GetPortMappings())
 	if err != nil {
 		return sandbox.Spec{}, err
@@ -61,6 +65,7 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string, driver ocispe
 		CgroupParent:   linux.GetCgroupParent(),
 		Sysctls:        linux.GetSysctls(),
 		Namespaces:     namespaces,
+		IDs:            ids,
 		Privileged:     security.GetPrivileged(),
 		Seccomp:        seccomp,
 		SELinux:        selinux(security.GetSelinuxOptions()),

@@ -218,6 +218,7 @@ func (w *fuzzWorld) newSandboxes(tb testing.TB, logger klog.Logger, notify func(
 		UserNamespaces: map[string]sandbox.UserNamespacePolicy{
 			"runc": sandbox.UserNamespacesOptIn, "always": sandbox.UserNamespacesAlways, "never": sandbox.UserNamespacesNever,
 		},
+		IDs:            map[string]sandbox.IDLimits{"always": {MaxCount: 2 * idpool.Unit, Reservations: []string{"*"}}},
 		DefaultHandler: "runc",
 	})
 	if err != nil {

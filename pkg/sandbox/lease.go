@@ -10,7 +10,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/idpool"
-	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
@@ -98,16 +97,19 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record, looked bo
 	return &r, nil
 }
 
-// leaseRange claims what the client requests. Where that cannot be claimed, and policy
-// allows, the pod gets another range: loudly, since kubelet will not learn of it.
+// leaseRange gives the pod what its annotations ask for, else claims what the client requests, else takes a range
+// of the pool's own.
 func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, looked bool) (r idpool.Range, conflict, err error) {
-	bucket, pod := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID)
-	var requested *ocispec.IDMapping
-	if user := rec.Spec.Namespaces.User; user != nil {
-		requested = user.Requested
-	}
-	if requested == nil {
-		r, err = m.opts.Pool.Acquire(bucket, pod, rec.ID, idsPerPod)
+	bucket, pod, ask := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID), rec.Spec.IDs
+	requested := rec.requested()
+	switch {
+	case ask.Reservation != "":
+		if r, err = m.opts.Pool.Join(bucket, ask.Reservation, rec.ID); err != nil {
+			err = errors.Join(ErrReservation, err)
+		}
+		return r, nil, err
+	case requested == nil || ask.Count != 0 && ask.Count != requested.Length:
+		r, err = m.opts.Pool.Acquire(bucket, pod, rec.ID, cmp.Or(ask.Count, idsPerPod))
 		return r, nil, err
 	}
 	want := idpool.Range{Start: requested.HostID, Length: requested.Length}
@@ -115,14 +117,23 @@ func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, look
 	if err == nil || !idpool.Remappable(err) || idpool.NeedsScan(err) && !looked {
 		return want, nil, err
 	}
+	r, acquireErr := m.remap(ctx, bucket, rec, err)
+	return r, err, acquireErr
+}
+
+// remap gives the pod another range than the one that could not be claimed, where policy allows that: loudly, since
+// kubelet will not learn of it. A length that the pool cannot give, which only permissive claims have, is rounded up.
+func (m *Manager) remap(ctx context.Context, bucket *state.Raw, rec Record, conflict error) (idpool.Range, error) {
 	if m.opts.RejectConflicts {
-		return idpool.Range{}, err, errors.Join(ErrConflict, err)
+		return idpool.Range{}, errors.Join(ErrConflict, conflict)
 	}
-	r, acquireErr := m.opts.Pool.Acquire(bucket, pod, rec.ID, requested.Length)
-	if acquireErr != nil {
-		return idpool.Range{}, err, fmt.Errorf("claim %s: %w; acquire instead: %w", want, err, acquireErr)
+	want := rec.requested()
+	ids := (uint64(want.Length) + idpool.Unit - 1) / idpool.Unit * idpool.Unit
+	r, err := m.opts.Pool.Acquire(bucket, idpool.PodUID(rec.Spec.Metadata.UID), rec.ID, uint32(min(ids, 1<<32-idpool.Unit)))
+	if err != nil {
+		return idpool.Range{}, fmt.Errorf("%w; acquire instead: %w", conflict, err)
 	}
-	klog.FromContext(ctx).Error(err, "Pod remapped to another range", "sandbox", rec.ID,
-		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", want, "range", r)
-	return r, err, nil
+	klog.FromContext(ctx).Error(conflict, "Pod remapped to another range", "sandbox", rec.ID,
+		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", idpool.Range{Start: want.HostID, Length: want.Length}, "range", r)
+	return r, nil
 }

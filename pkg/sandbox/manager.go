@@ -66,6 +66,8 @@ type Options struct {
 	Logger     klog.Logger
 	// UserNamespaces is the policy of each runtime handler by name.
 	UserNamespaces map[string]UserNamespacePolicy
+	// IDs are what pods of a runtime handler may ask for by annotations, by its name; none where it has no entry.
+	IDs map[string]IDLimits
 	// CheckUserNamespaces, where it is set, is nil when pods of the handler can have a user namespace on
 	// this node, and else wraps ErrNoUserNamespaces where the node is why.
 	CheckUserNamespaces func(ctx context.Context, handler string) error

@@ -76,6 +76,14 @@ func (r Record) Mapping() *ocispec.IDMapping {
 	return &ocispec.IDMapping{ContainerID: 0, HostID: r.Range.Start, Length: r.Range.Length}
 }
 
+// requested is the mapping that the client sent, nil for none.
+func (r Record) requested() *ocispec.IDMapping {
+	if r.Spec.Namespaces.User == nil {
+		return nil
+	}
+	return r.Spec.Namespaces.User.Requested
+}
+
 // rangeText is the range for the log, or that the pod uses the host's ids.
 func (r Record) rangeText() string {
 	if r.Range == nil {

@@ -32,7 +32,11 @@ func (m *Manager) Run(ctx context.Context, spec Spec) (Record, error) {
 			return Record{}, err
 		}
 	}
-	if err := m.checkUserNamespaces(ctx, spec); err != nil {
+	err := m.checkUserNamespaces(ctx, spec)
+	if err == nil {
+		err = m.checkIDRequest(spec)
+	}
+	if err != nil {
 		return Record{}, fmt.Errorf("run sandbox %s/%s: %w", spec.Metadata.Namespace, spec.Metadata.Name, err)
 	}
 	rec, existed, err := m.reserve(ctx, spec)

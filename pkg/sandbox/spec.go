@@ -51,6 +51,7 @@ type Spec struct {
 	CgroupParent   string                `json:"cgroupParent,omitempty"`
 	Sysctls        map[string]string     `json:"sysctls,omitempty"`
 	Namespaces     Namespaces            `json:"namespaces"`
+	IDs            IDRequest             `json:"ids,omitzero"`
 	Privileged     bool                  `json:"privileged,omitempty"`
 	Seccomp        ocispec.Profile       `json:"seccomp,omitzero"`
 	SELinux        *ocispec.SELinux      `json:"selinux,omitempty"`

@@ -9,6 +9,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/leaks"
 )
 
@@ -30,10 +31,30 @@ func HostUsers(req *runtimeapi.RunPodSandboxRequest) {
 
 // Mapping asks for the range of host ids from start on, as kubelet does.
 func Mapping(start uint32) PodOption {
+	return MappingOf(labnode.Extent{Start: start, Length: labnode.IDsPerRange})
+}
+
+// MappingOf asks for host ids of any number.
+func MappingOf(want labnode.Extent) PodOption {
 	return func(req *runtimeapi.RunPodSandboxRequest) {
-		ids := []*runtimeapi.IDMapping{{ContainerId: 0, HostId: start, Length: 65536}}
+		ids := []*runtimeapi.IDMapping{{ContainerId: 0, HostId: want.Start, Length: want.Length}}
 		namespaces(req).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}
 	}
+}
+
+// Annotation sets an annotation of the pod.
+func Annotation(name, value string) PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) {
+		if req.Config.Annotations == nil {
+			req.Config.Annotations = map[string]string{}
+		}
+		req.Config.Annotations[name] = value
+	}
+}
+
+// UID makes the pod that of another request.
+func UID(uid string) PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) { req.Config.Metadata.Uid = uid }
 }
 
 // HostNetwork puts the pod into the node's network and host's user namespace.
@@ -176,18 +197,28 @@ func (p *Pod) Status(t testing.TB) *runtimeapi.PodSandboxStatus {
 	return resp.Status
 }
 
-// Range is the first host id of the pod's user namespace, as its status reports it.
+// Range is the first host id of the pod's user namespace, which has 65536.
 func (p *Pod) Range(t testing.TB) uint32 {
+	t.Helper()
+	ids := p.IDs(t)
+	if ids.Length != labnode.IDsPerRange {
+		t.Fatalf("the pod has %d ids, want %d", ids.Length, labnode.IDsPerRange)
+	}
+	return ids.Start
+}
+
+// IDs are the host ids of the pod's user namespace, as its status reports them.
+func (p *Pod) IDs(t testing.TB) labnode.Extent {
 	t.Helper()
 	users := p.Status(t).GetLinux().GetNamespaces().GetOptions().GetUsernsOptions()
 	if users.GetMode() != runtimeapi.NamespaceMode_POD || len(users.GetUids()) != 1 || len(users.GetGids()) != 1 {
 		t.Fatalf("status reports the user namespace %v, want mode POD with one uid and one gid mapping", users)
 	}
 	uid, gid := users.Uids[0], users.Gids[0]
-	if uid.HostId != gid.HostId || uid.ContainerId != 0 || gid.ContainerId != 0 || uid.Length != 65536 || gid.Length != 65536 {
-		t.Fatalf("status reports uids %v and gids %v, want one range of 65536 from container id 0", uid, gid)
+	if uid.HostId != gid.HostId || uid.ContainerId != 0 || gid.ContainerId != 0 || uid.Length != gid.Length {
+		t.Fatalf("status reports uids %v and gids %v, want one range from container id 0", uid, gid)
 	}
-	return uid.HostId
+	return labnode.Extent{Start: uid.HostId, Length: uid.Length}
 }
 
 // IP is the pod's address.
