@@ -46,6 +46,7 @@ GOTESTSUM := $(BIN)/gotestsum
 PROMTOOL := $(BIN)/promtool
 KUBELET := $(BIN)/kubelet
 CRIU := $(BIN)/criu
+USERDB := $(BIN)/userdb
 GO_STAMP := $(BIN)/.go-version
 
 .PHONY: tools
@@ -74,8 +75,10 @@ kubelet: $(KUBELET) ## kubelet into bin/: four minutes on two cores when nothing
 $(KUBELET): $(call pin,kubelet)
 	$(call build_tool,kubelet,$@)
 
-$(CRIU): hack/tools/criu.sh
+$(CRIU): hack/tools/criu.sh hack/tools/debian.sh
 	hack/tools/criu.sh $(BIN) && touch $@
+$(USERDB): hack/tools/userdb.sh hack/tools/debian.sh
+	hack/tools/userdb.sh $(BIN) && touch $@
 
 # Written only when it differs, so that its time is that of the last change.
 $(GO_STAMP): FORCE
@@ -136,7 +139,7 @@ integration: tools require-root | build-deps test-deps ## tests that need root, 
 	@hack/tier.sh integration
 
 .PHONY: e2e
-e2e: build tools $(CRIU) require-root | test-deps ## the real thing end to end
+e2e: build tools $(CRIU) $(USERDB) require-root | test-deps ## the real thing end to end
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe ./test/e2e/nriplugin
 	@hack/tier.sh e2e
 
@@ -145,7 +148,7 @@ e2e-kubelet: build tools $(KUBELET) require-root | test-deps ## pods of a real k
 	@hack/tier.sh e2e-kubelet
 
 .PHONY: e2e-vm
-e2e-vm: build tools $(CRIU) require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
+e2e-vm: build tools $(CRIU) $(USERDB) require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe ./test/e2e/nriplugin
 	@hack/tier.sh e2e-vm
 

@@ -84,6 +84,10 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		forecaster{pool: d.pool, tracker: d.tracker}.run(ctx)
 		return nil
 	})
+	group.Go(func() error {
+		d.serveNames(ctx)
+		return nil
+	})
 	if metricsListener != nil {
 		group.Go(func() error { return d.metrics.Serve(ctx, metricsListener) })
 	}

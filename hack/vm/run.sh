@@ -21,7 +21,7 @@ trap 'rm -rf -- "$work"' EXIT
 mkdir -p "$work/payload/bin" "$work/payload/test/e2e"
 cp -L "$bin"/{userns-shim,userns-shim-init,containerd,containerd-shim-runc-v2,ctr,runc,probe,nriplugin} "$work/payload/bin/"
 cp -rL "$bin/cni" "$work/payload/bin/"
-cp -r "$bin/criu" "$bin/criu-root" "$work/payload/bin/"
+cp -r "$bin"/{criu,criu-root,userdb,userdb-root} "$work/payload/bin/"
 CGO_ENABLED=0 go test -c -trimpath -o "$work/payload/bin/e2e.test" ./test/e2e
 {
     printf 'TEST_FLAGS=%q\n' "$*"

@@ -68,8 +68,17 @@ type Config struct {
 	// RuntimeHandlers are the handlers that a RuntimeClass can name.
 	RuntimeHandlers map[string]RuntimeHandler `yaml:"runtimeHandlers"`
 
-	NRI    NRI    `yaml:"nri"`
-	IDPool IDPool `yaml:"idPool"`
+	NRI          NRI          `yaml:"nri"`
+	IDPool       IDPool       `yaml:"idPool"`
+	UserDatabase UserDatabase `yaml:"userDatabase"`
+}
+
+// UserDatabase configures the names that the pool's host ids have on the host (userns-<pod>-<id>), which ps and ls
+// show where nss-systemd is installed.
+type UserDatabase struct {
+	// SocketDir is where systemd looks for services that know users and groups. Nothing is served where it does
+	// not exist; empty turns names off. Every user of the host can look names up, and so learns what the pods are called.
+	SocketDir string `yaml:"socketDir"`
 }
 
 // NRI configures plugins of the Node Resource Interface. containerd has an NRI of its own, on by default at the
@@ -294,6 +303,7 @@ func Default() Config {
 
 			ReconcileInterval: Duration(5 * time.Minute),
 		},
+		UserDatabase: UserDatabase{SocketDir: "/run/systemd/userdb"},
 	}
 }
 

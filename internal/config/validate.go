@@ -56,6 +56,7 @@ func (c Config) validatePaths() error {
 	}
 	for field, file := range map[string]string{
 		"sandboxInit": c.SandboxInit, "blockIOConfigFile": c.BlockIOConfigFile, "rdtConfigFile": c.RDTConfigFile,
+		"userDatabase.socketDir": c.UserDatabase.SocketDir,
 	} {
 		if file != "" {
 			errs = append(errs, absolute(field, file))

@@ -18,6 +18,7 @@ import (
 // nodes of one machine would share. A world covers each of them with an empty tmpfs.
 var hidden = []string{
 	"/run/netns", "/run/containerd", "/run/userns-shim", "/var/lib/cni", "/var/lib/userns-shim",
+	"/run/systemd/userdb",
 	"/var/lib/kubelet", "/var/log/containers", // fixed paths of kubelet: device plugins, links to logs
 }
 

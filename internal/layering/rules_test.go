@@ -18,7 +18,7 @@ type layer struct {
 var (
 	leaves = []string{
 		"pkg/cgroups", "pkg/ocispec/...", "pkg/mounts/...", "pkg/network/...",
-		"pkg/idpool/...", "pkg/state/...", "pkg/stats/...", "pkg/stream/...", "pkg/checkpoint",
+		"pkg/idpool/...", "pkg/state/...", "pkg/stats/...", "pkg/stream/...", "pkg/checkpoint", "pkg/varlink",
 	}
 	managers = []string{"pkg/sandbox/...", "pkg/container", "pkg/image"}
 )
@@ -51,11 +51,13 @@ var layers = []layer{
 	{pkg: "pkg/cgroups"},
 	{pkg: "pkg/ocispec/..."},
 	{pkg: "pkg/network/..."},
+	{pkg: "pkg/idpool/idnames", may: []string{"pkg/idpool", "pkg/varlink"}},
 	{pkg: "pkg/idpool/..."},
 	{pkg: "pkg/state/..."},
 	{pkg: "pkg/checkpoint"},
 	{pkg: "pkg/stats/..."},
 	{pkg: "pkg/stream/..."},
+	{pkg: "pkg/varlink"},
 
 	{pkg: "internal/admin"},
 	{pkg: "internal/config"},
@@ -100,7 +102,7 @@ var restrictions = []restriction{
 		imports: []string{unixPackage},
 		within: []string{
 			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/cgroups", "pkg/container/...", "pkg/engine/...",
-			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "pkg/stats", "internal/kernel", "internal/selftest/...",
+			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "pkg/stats", "pkg/varlink", "internal/kernel", "internal/selftest/...",
 		},
 	},
 }
