@@ -72,22 +72,17 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error {
 		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker})
 	})
-	group.Go(func() error {
-		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run(ctx)
-		return nil
-	})
-	group.Go(func() error {
-		d.reconcileAgain(ctx)
-		return nil
-	})
-	group.Go(func() error {
-		forecaster{pool: d.pool, tracker: d.tracker}.run(ctx)
-		return nil
-	})
-	group.Go(func() error {
-		d.serveNames(ctx)
-		return nil
-	})
+	for _, work := range []func(context.Context){
+		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run,
+		d.reconcileAgain,
+		forecaster{pool: d.pool, tracker: d.tracker}.run,
+		d.serveNames,
+	} {
+		group.Go(func() error {
+			work(ctx)
+			return nil
+		})
+	}
 	if metricsListener != nil {
 		group.Go(func() error { return d.metrics.Serve(ctx, metricsListener) })
 	}
