@@ -192,7 +192,7 @@ func criuError(log string, err error) error {
 	tail, logErr := criuErrors(log)
 	switch {
 	case errors.Is(logErr, fs.ErrNotExist):
-		return fmt.Errorf("%w: CRIU did not run, which needs the program criu, version 3.15 or later, on the PATH of containerd: %w", ErrCheckpoint, err)
+		return fmt.Errorf("%w: CRIU did not run, which needs the program criu (tested with 4.1) on the PATH of containerd: %w", ErrCheckpoint, err)
 	case logErr != nil:
 		return errors.Join(fmt.Errorf("%w: %w", ErrCheckpoint, err), logErr)
 	}

@@ -66,7 +66,10 @@ type Adapter struct {
 	socket  *socket
 	life    context.Context
 	end     context.CancelFunc
-	work    sync.WaitGroup // updates that nothing waits for
+
+	later  sync.Mutex
+	closed bool           // guarded by later: no work begins any more
+	work   sync.WaitGroup // updates that nothing waits for
 
 	// calls is held while plugins are asked, so that what the witness sees belongs to one request.
 	calls   sync.Mutex
@@ -138,6 +141,9 @@ func (a *Adapter) Close() error {
 	a.started = false
 	a.calls.Unlock()
 	a.end()
+	a.later.Lock()
+	a.closed = true
+	a.later.Unlock()
 	a.work.Wait()
 	if !a.socket.ours() {
 		// The library would remove the socket that another process has put in its place. Plugins

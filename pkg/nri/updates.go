@@ -36,8 +36,14 @@ func (a *Adapter) settle(updates []*api.ContainerUpdate, evictions []*api.Contai
 	}
 }
 
-// applyLater makes updates in a goroutine that Close waits for: who told the plugin may have containers locked.
+// applyLater makes updates in a goroutine that Close waits for: who told the plugin may have containers locked. After
+// Close it makes none.
 func (a *Adapter) applyLater(updates []*api.ContainerUpdate) {
+	a.later.Lock()
+	defer a.later.Unlock()
+	if a.closed {
+		return
+	}
 	a.work.Go(func() {
 		ctx, cancel := context.WithTimeout(a.life, laterTimeout)
 		defer cancel()
