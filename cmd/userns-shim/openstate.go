@@ -26,7 +26,7 @@ func (d *daemon) openState(ctx context.Context) error {
 	d.closers = append(d.closers, db)
 	d.witness = hostids.NewWitness(hostids.WitnessOptions{
 		Proc:   "/proc",
-		Layers: layers{engine: d.engine, snapshotters: slices.Compact(slices.Sorted(maps.Values(d.snapshotters())))},
+		Layers: d.layers(),
 	})
 	opts := poolOptions(d.cfg.IDPool)
 	if d.cfg.IDPool.KubeletExtents.Auto {
@@ -43,6 +43,10 @@ func (d *daemon) openState(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+func (d *daemon) layers() layers {
+	return layers{engine: d.engine, snapshotters: slices.Compact(slices.Sorted(maps.Values(d.snapshotters())))}
 }
 
 func poolOptions(c config.IDPool) idpool.Options {

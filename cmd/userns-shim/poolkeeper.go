@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -31,20 +34,26 @@ type layers struct {
 
 // LayerRanges implements hostids.Layers.
 func (l layers) LayerRanges(ctx context.Context) ([]idpool.Range, error) {
+	found, err := l.Layers(ctx)
+	return slices.Collect(maps.Values(found)), err
+}
+
+// Layers implements reconcile.Engine, as Containers does.
+func (l layers) Layers(ctx context.Context) (map[string]idpool.Range, error) {
 	labels, err := l.engine.SnapshotLabels(ctx, container.LabelIDs, l.snapshotters)
 	if err != nil {
 		return nil, err
 	}
-	ranges := make([]idpool.Range, 0, len(labels))
-	for _, label := range labels {
-		r, err := idpool.ParseRange(label)
-		if err != nil {
-			return nil, err
+	found := make(map[string]idpool.Range, len(labels))
+	for key, label := range labels {
+		if found[key], err = idpool.ParseRange(label); err != nil {
+			return nil, fmt.Errorf("label %s of snapshot %s: %w", container.LabelIDs, key, err)
 		}
-		ranges = append(ranges, r)
 	}
-	return ranges, nil
+	return found, nil
 }
+
+func (l layers) Containers(ctx context.Context) ([]string, error) { return l.engine.Containers(ctx) }
 
 // poolKeeper looks at what still uses the ranges in quarantine, and frees those that have rested.
 type poolKeeper struct {

@@ -2,21 +2,47 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"time"
 
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
 	"github.com/userns-shim/userns-shim/pkg/reconcile"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 )
 
 // reconcileTimeout bounds a look for leaked ranges.
 const reconcileTimeout = time.Minute
 
 func (d *daemon) buildReconciler(context.Context) error {
-	d.leaks = reconcile.New(reconcile.Options{DB: d.db, Pool: d.pool, Sandboxes: d.sandboxes, Clock: clock.RealClock{}})
+	d.leaks = reconcile.New(reconcile.Options{
+		DB:             d.db,
+		Pool:           d.pool,
+		Sandboxes:      d.sandboxes,
+		Engine:         d.layers(),
+		Look:           func(ctx context.Context) (*hostids.Look, error) { return hostids.Take(ctx, "/proc") },
+		NamespaceOwner: namespaceOwner,
+		Known:          func(id string) bool { return d.sandboxes.Has(id) || d.containers.Has(id) },
+		Clock:          clock.RealClock{},
+	})
 	return nil
+}
+
+// namespaceOwner looks whether the process is in the namespace still; then that is the one that was looked at before.
+func namespaceOwner(n hostids.Namespace) (uint32, error) {
+	path := fmt.Sprintf("/proc/%d/ns/user", n.Process.PID)
+	link, err := os.Readlink(path)
+	if err != nil {
+		return 0, err
+	}
+	if link != fmt.Sprintf("user:[%d]", n.Inode) {
+		return 0, fmt.Errorf("process %d is in %s by now", n.Process.PID, link)
+	}
+	return ns.OwnerID(path)
 }
 
 // reconcileFirst looks for what leaked, before the first pod is made. What keeps it from looking keeps no pod from running.

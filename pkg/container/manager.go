@@ -211,6 +211,9 @@ func (m *Manager) Paths(id string) Paths {
 // made are not found.
 func (m *Manager) Get(id string) (Record, error) { return m.table.Get(id) }
 
+// Has says whether there is a container of the id, also one that is being made.
+func (m *Manager) Has(id string) bool { return m.table.Has(id) }
+
 // List returns all containers that clients can see, the oldest first.
 func (m *Manager) List() []Record { return m.table.List() }
 

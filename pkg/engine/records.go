@@ -91,6 +91,19 @@ func (e *Engine) DeleteRecord(ctx context.Context, id string) error {
 	return nil
 }
 
+// Containers returns the ids of the records that were made here, those of pods' own processes among them.
+func (e *Engine) Containers(ctx context.Context) ([]string, error) {
+	recs, err := e.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q", groupLabel))
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	ids := make([]string, 0, len(recs))
+	for _, rec := range recs {
+		ids = append(ids, rec.ID)
+	}
+	return ids, nil
+}
+
 // ListRecords returns the ids of the records that carry the label with this value.
 func (e *Engine) ListRecords(ctx context.Context, label, value string) ([]string, error) {
 	recs, err := e.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%q", label, value))

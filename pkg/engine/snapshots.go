@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -74,19 +72,19 @@ func (e *Engine) RemoveSnapshot(ctx context.Context, snapshotter, key string) er
 	return nil
 }
 
-// SnapshotLabels lists the values that a label has on snapshots of the snapshotters, each once.
-func (e *Engine) SnapshotLabels(ctx context.Context, label string, snapshotters []string) ([]string, error) {
-	values := map[string]bool{}
+// SnapshotLabels returns the values that a label has on snapshots of the snapshotters, by the snapshots' keys.
+func (e *Engine) SnapshotLabels(ctx context.Context, label string, snapshotters []string) (map[string]string, error) {
+	values := map[string]string{}
 	for _, name := range snapshotters {
 		err := e.client.SnapshotService(e.snapshotter(name)).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-			values[info.Labels[label]] = true
+			values[info.Name] = info.Labels[label]
 			return nil
 		}, fmt.Sprintf("labels.%q", label))
 		if err != nil {
 			return nil, fmt.Errorf("list snapshots of %s with label %s: %w", name, label, err)
 		}
 	}
-	return slices.Sorted(maps.Keys(values)), nil
+	return values, nil
 }
 
 // leaseID names the lease of a container's snapshot.

@@ -1,102 +1,14 @@
 package reconcile
 
 import (
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-
-	"k8s.io/utils/clock"
 
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
-
-// base is the first id of the pool's extents in tests.
-const base = 2113798144
-
-func slot(n int) idpool.Range {
-	return idpool.Range{Start: base + uint32(n)*idpool.Unit, Length: idpool.Unit}
-}
-
-// fakeSandboxes are the records that a test says.
-type fakeSandboxes struct {
-	records []sandbox.Record
-	asked   func() // where set, called when the records were read
-}
-
-func (f *fakeSandboxes) All() []sandbox.Record {
-	records := f.records
-	if f.asked != nil {
-		f.asked()
-	}
-	return records
-}
-
-func (f *fakeSandboxes) add(id, pod string, r *idpool.Range) {
-	f.records = append(f.records, sandbox.Record{ID: id, Range: r, Spec: sandbox.Spec{Metadata: sandbox.Metadata{UID: pod}}})
-}
-
-type world struct {
-	*Reconciler
-	sandboxes *fakeSandboxes
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	db, err := state.Open(state.Options{Path: filepath.Join(t.TempDir(), "state.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w := &world{sandboxes: &fakeSandboxes{}}
-	var pool *idpool.Pool
-	if err := db.View(func(tx *state.Tx) error {
-		pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), idpool.Options{
-			Extents: []idpool.Range{{Start: base, Length: 16 * idpool.Unit}},
-		})
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	w.Reconciler = New(Options{DB: db, Pool: pool, Sandboxes: w.sandboxes, Clock: clock.RealClock{}})
-	return w
-}
-
-func (w *world) update(t *testing.T, change func(idpool.Bucket) error) {
-	t.Helper()
-	if err := w.opts.DB.Update(func(tx *state.Tx) error { return change(tx.Raw(sandbox.PoolBucket)) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (w *world) give(t *testing.T, pod idpool.PodUID, id string, r idpool.Range) {
-	t.Helper()
-	w.update(t, func(b idpool.Bucket) error { return w.opts.Pool.Claim(b, pod, id, r) })
-}
-
-func (w *world) once(t *testing.T) []Finding {
-	t.Helper()
-	report, err := w.Once(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return report.Findings
-}
-
-// wantHolder checks which state the ledger has for a range, "" for free.
-func (w *world) wantHolder(t *testing.T, r idpool.Range, state idpool.State, sandboxes ...string) {
-	t.Helper()
-	a, _ := w.opts.Pool.Holder(r.Start)
-	if a.State != state || strings.Join(a.Sandboxes, ",") != strings.Join(sandboxes, ",") {
-		t.Errorf("the ledger has %s as %q of %q, want %q of %q", r, a.State, a.Sandboxes, state, sandboxes)
-	}
-}
 
 func ptr(r idpool.Range) *idpool.Range { return &r }
 

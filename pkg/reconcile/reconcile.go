@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
@@ -20,6 +21,17 @@ import (
 type Sandboxes interface {
 	// All returns every record, also of sandboxes that are being made.
 	All() []sandbox.Record
+	// Strays returns what is left of sandboxes that have no record; RemoveStray takes it away.
+	Strays(mine func(owner uint32) bool) ([]sandbox.Stray, error)
+	RemoveStray(ctx context.Context, s sandbox.Stray) error
+}
+
+// Engine is what containerd has of userns-shim's.
+type Engine interface {
+	// Layers are the writable layers of containers of pods with a user namespace, with their ids, by key.
+	Layers(ctx context.Context) (map[string]idpool.Range, error)
+	// Containers are the ids of the containers that userns-shim made.
+	Containers(ctx context.Context) ([]string, error)
 }
 
 // Options are what a Reconciler needs; all fields are required.
@@ -27,7 +39,14 @@ type Options struct {
 	DB        *state.DB
 	Pool      *idpool.Pool
 	Sandboxes Sandboxes
-	Clock     clock.PassiveClock
+	Engine    Engine
+	// Look takes a look at the node's processes, and NamespaceOwner another one at a namespace of it: it returns the host id of who made
+	// that, and an error where the process is not in it any more.
+	Look           func(context.Context) (*hostids.Look, error)
+	NamespaceOwner func(hostids.Namespace) (uint32, error)
+	// Known says whether a sandbox or container of the id has a record.
+	Known func(id string) bool
+	Clock clock.PassiveClock
 }
 
 // Reconciler finds and repairs leaks.
@@ -77,7 +96,7 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	report := Report{Began: r.opts.Clock.Now()}
 	var errs []error
 	for _, look := range []func(context.Context) ([]Finding, error){
-		func(context.Context) ([]Finding, error) { return r.ledger() },
+		func(context.Context) ([]Finding, error) { return r.ledger() }, r.pins, r.processes, r.layers, r.containers,
 	} {
 		found, err := look(ctx)
 		report.Findings = append(report.Findings, found...)

@@ -149,6 +149,9 @@ func (m *Manager) Paths(id string) Paths { return PathsOf(m.opts.StateDir, id) }
 // are not found.
 func (m *Manager) Get(id string) (Record, error) { return m.table.Get(id) }
 
+// Has says whether there is a sandbox of the id, also one that is being made.
+func (m *Manager) Has(id string) bool { return m.table.Has(id) }
+
 // All returns every record, of sandboxes that are being made too, in no order.
 func (m *Manager) All() []Record { return m.table.All() }
 

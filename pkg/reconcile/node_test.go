@@ -1,0 +1,105 @@
+package reconcile
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+)
+
+// one returns the only finding, which has to be of the kind.
+func (w *world) one(t *testing.T, kind Kind) Finding {
+	t.Helper()
+	found := w.once(t)
+	if len(found) != 1 || found[0].Kind != kind {
+		t.Fatalf("found %+v, want one of the kind %s", found, kind)
+	}
+	return found[0]
+}
+
+func (w *world) wantNothing(t *testing.T) {
+	t.Helper()
+	if found := w.once(t); len(found) > 0 {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestPinWithoutSandbox(t *testing.T) {
+	w := newWorld(t)
+	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, Owner: slot(3).Start}}
+	f := w.one(t, KindPin)
+	if !f.Repaired() || f.Sandbox != "s1" || f.Range != slot(3) || !strings.Contains(f.Found, "/ns/user") || !slices.Equal(w.sandboxes.removed, []string{"s1"}) {
+		t.Errorf("found %+v, removed %v", f, w.sandboxes.removed)
+	}
+	w.wantHolder(t, slot(3), idpool.StateQuarantined) // nobody knows what its ids are still in
+	w.wantNothing(t)
+}
+
+// TestPinWithProcessesIsLeft: the pod may be one whose record can be made again.
+func TestPinWithProcessesIsLeft(t *testing.T) {
+	w := newWorld(t)
+	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, Owner: slot(3).Start, Process: 4711}}
+	for range 2 {
+		f := w.one(t, KindPin)
+		if f.Repaired() || !strings.Contains(f.Found, "process 4711") || !strings.Contains(f.Remedy, "pool rebuild") || w.Leaked()[idpool.SegmentPool] != 1 {
+			t.Errorf("found %+v, leaked %v", f, w.Leaked())
+		}
+	}
+	w.wantHolder(t, slot(3), idpool.StateQuarantined)
+	w.sandboxes.strays[0].Process = 0
+	if f := w.one(t, KindPin); !f.Repaired() || w.Leaked()[idpool.SegmentPool] != 0 {
+		t.Errorf("after the end of the process: %+v, leaked %v", f, w.Leaked())
+	}
+}
+
+func TestProcessWithoutSandbox(t *testing.T) {
+	w := newWorld(t)
+	ns := func(inode uint64, ids ...idpool.Range) hostids.Namespace {
+		return hostids.Namespace{Inode: inode, UIDs: ids, GIDs: ids, Process: hostids.Process{PID: int(inode), Command: "sh"}}
+	}
+	w.give(t, "p1", "s1", slot(1))
+	w.sandboxes.add("s1", "p1", ptr(slot(1)))
+	beyond := idpool.Range{Start: 64 * idpool.Unit, Length: idpool.Unit}
+	w.look.Namespaces = []hostids.Namespace{
+		ns(1, slot(1)),          // a pod's
+		ns(2, slot(2)),          // not a pod's any more
+		ns(3, slot(3)),          // another program's: it is the host's root who made it
+		ns(4, slot(4)),          // of a process that has ended meanwhile
+		ns(5, beyond),           // beyond what the ledger is for
+		ns(6, slot(5), slot(7)), // not as userns-shim makes them
+	}
+	w.owners = map[uint64]uint32{1: slot(1).Start, 2: slot(2).Start, 3: 0, 5: beyond.Start, 6: slot(5).Start}
+	f := w.one(t, KindProcess)
+	if f.Range != slot(2) || !f.Repaired() || !strings.Contains(f.Found, "process 2 (sh)") {
+		t.Errorf("found %+v", f)
+	}
+	w.wantHolder(t, slot(2), idpool.StateQuarantined)
+	w.wantHolder(t, slot(3), "")
+	w.wantNothing(t)
+}
+
+func TestLayerWithoutSandbox(t *testing.T) {
+	w := newWorld(t)
+	w.give(t, "p1", "s1", slot(1))
+	w.sandboxes.add("s1", "p1", ptr(slot(1)))
+	all := map[string]idpool.Range{"known": slot(1), "left": slot(2), "going": slot(3)}
+	w.engine.layers = []map[string]idpool.Range{all, {"known": slot(1), "left": slot(2)}}
+	if f := w.one(t, KindLayer); f.Range != slot(2) || !f.Repaired() || !strings.Contains(f.Found, "left") {
+		t.Errorf("found %+v", f)
+	}
+	w.wantHolder(t, slot(2), idpool.StateQuarantined)
+	w.wantHolder(t, slot(3), "")
+	w.wantNothing(t)
+}
+
+func TestContainerWithoutRecord(t *testing.T) {
+	w := newWorld(t)
+	w.sandboxes.add("s1", "p1", nil)
+	w.engine.containers = [][]string{{"s1", "left", "going"}, {"s1", "left", "new"}}
+	if f := w.one(t, KindContainer); f.Repaired() || !strings.Contains(f.Found, "left") || f.Remedy == "" {
+		t.Errorf("found %+v", f)
+	}
+}
