@@ -29,6 +29,8 @@ type DaemonOptions struct {
 	Quarantine string
 	// ForecastWindow likewise.
 	ForecastWindow string
+	// Reconcile is idPool.reconcileInterval; empty means its default.
+	Reconcile string
 	// NRI are further fields of nri, in YAML's flow style.
 	NRI string
 	// CgroupDriver is as in the configuration file; empty means cgroupfs.
@@ -103,6 +105,7 @@ func (d *Daemon) config() (string, error) {
 	line("  extents: [{start: %d, length: %d}]", d.opts.Pool.Start, d.opts.Pool.Length)
 	for key, value := range map[string]string{
 		"onConflict": d.opts.OnConflict, "claims": d.opts.Claims, "quarantine": d.opts.Quarantine, "forecastWindow": d.opts.ForecastWindow,
+		"reconcileInterval": d.opts.Reconcile,
 	} {
 		if value != "" {
 			line("  %s: %s", key, value)
