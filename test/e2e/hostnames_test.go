@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -171,5 +172,24 @@ func TestHostileLookupsDoNotDelayPods(t *testing.T) {
 		if _, errName := callOn(t, conn, "GetUserRecord", `"uid":0`); errName != "NoRecordFound" {
 			t.Fatal(errName)
 		}
+	}
+}
+
+// setExtents changes the pool's own extents in the configuration of a daemon that is not running.
+func setExtents(t *testing.T, n *nodetest.Node, e labnode.Extent) {
+	t.Helper()
+	text, err := os.ReadFile(n.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := func(e labnode.Extent) string {
+		return fmt.Sprintf("  extents: [{start: %d, length: %d}]\n", e.Start, e.Length)
+	}
+	changed := strings.Replace(string(text), line(n.Pool()), line(e), 1)
+	if changed == string(text) {
+		t.Fatalf("the configuration has no line %q", line(n.Pool()))
+	}
+	if err := os.WriteFile(n.Daemon.Config, []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
