@@ -102,7 +102,7 @@ var restrictions = []restriction{
 		imports: []string{unixPackage},
 		within: []string{
 			"cmd/userns-shim/...", "pkg/sandbox/...", "pkg/cgroups", "pkg/container/...", "pkg/engine/...",
-			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "pkg/stats", "pkg/varlink", "internal/kernel", "internal/selftest/...",
+			"pkg/mounts/...", "pkg/network/...", "pkg/stream/...", "pkg/state", "pkg/stats", "pkg/varlink", "pkg/idpool/foreign", "internal/kernel", "internal/selftest/...",
 		},
 	},
 }
