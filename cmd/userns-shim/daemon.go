@@ -21,6 +21,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/cri"
 	"github.com/userns-shim/userns-shim/pkg/engine"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/foreign"
 	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
 	"github.com/userns-shim/userns-shim/pkg/image"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
@@ -48,6 +49,7 @@ type daemon struct {
 	sandboxes  *sandbox.Manager
 	containers *container.Manager
 	leaks      *reconcile.Reconciler
+	scanner    *foreign.Scanner
 	stats      *stats.Collector
 	streaming  *stream.Server
 	services   cri.Options
@@ -83,7 +85,7 @@ func (d *daemon) build(ctx context.Context) error {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	for _, part := range []func(context.Context) error{
-		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildPlugins, d.buildSandboxes, d.buildContainers, d.buildReconciler, d.buildStats, d.openStreaming,
+		d.openEngine, d.openState, d.openMounts, d.buildNode, d.buildPlugins, d.buildSandboxes, d.buildContainers, d.buildReconciler, d.buildScanner, d.buildStats, d.openStreaming,
 	} {
 		if err := part(ctx); err != nil {
 			return err

@@ -13,7 +13,23 @@ const (
 	exitFailure = 1
 	// exitUsage is a wrong flag, argument or configuration: trying again does not help.
 	exitUsage = 2
+	// exitFindings and exitUnknown are those of commands that check something, as node-problem-detector and others
+	// take them: something is wrong, or nothing is known.
+	exitFindings = 1
+	exitUnknown  = 2
 )
+
+// codedError is an error with an exit code of its own.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e codedError) Error() string { return e.err.Error() }
+func (e codedError) Unwrap() error { return e.err }
+
+// errSilent has been told already, on standard output.
+var errSilent = errors.New("there are findings")
 
 // usageError is an error that its user can mend on the command line or in the configuration.
 type usageError struct{ err error }
@@ -23,8 +39,12 @@ func (e usageError) Unwrap() error { return e.err }
 
 func exitCode(err error) int {
 	var usage usageError
-	if errors.As(err, &usage) {
+	var coded codedError
+	switch {
+	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &coded):
+		return coded.code
 	}
 	return exitFailure
 }

@@ -44,7 +44,7 @@ command line is wrong.`,
 		}
 		return nil
 	}
-	cmd.AddCommand(poolStatusCommand(&f), poolListCommand(&f), poolWhoCommand(&f), poolReserveCommand(&f), poolReleaseCommand(&f),
+	cmd.AddCommand(poolStatusCommand(&f), poolListCommand(&f), poolWhoCommand(&f), poolCheckCommand(&f), poolReserveCommand(&f), poolReleaseCommand(&f),
 		poolExportCommand(&f))
 	return cmd
 }

@@ -9,11 +9,12 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/foreign"
 )
 
 // exportOwner is the name that stands in exported lines. No user needs to have it: tools that give out subordinate
 // ids keep off every line of the files, whoever owns it.
-const exportOwner = "userns-shim"
+const exportOwner = foreign.ExportOwner
 
 func poolExportCommand(f *poolFlags) *cobra.Command {
 	var format string

@@ -20,6 +20,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/pkg/cri"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/network"
 )
 
@@ -70,13 +71,17 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		return errors.Join(err, listener.Close(), adminListener.Close())
 	}
 	group.Go(func() error {
-		return admin.Serve(ctx, adminListener, poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker})
+		view := poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker}
+		return admin.Serve(ctx, adminListener, view, poolChecker{
+			view: view, scanner: d.scanner, limited: limitsKubelet(d.pool.Extents(idpool.SegmentKubelet)),
+		})
 	})
 	for _, work := range []func(context.Context){
 		poolKeeper{db: d.db, pool: d.pool, witness: d.witness}.run,
 		d.reconcileAgain,
 		forecaster{pool: d.pool, tracker: d.tracker}.run,
 		d.serveNames,
+		d.scanForeign,
 	} {
 		group.Go(func() error {
 			work(ctx)

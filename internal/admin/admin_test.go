@@ -21,6 +21,8 @@ type fakePool struct {
 	released []Release
 	leaks    Leaks
 	looks    int // for leaks, when asked
+	check    Check
+	checks   int // likewise
 }
 
 func (p *fakePool) Status() PoolStatus { return p.status }
@@ -31,6 +33,13 @@ func (p *fakePool) Leaks(_ context.Context, fresh bool) Leaks {
 		p.looks++
 	}
 	return p.leaks
+}
+
+func (p *fakePool) Check(_ context.Context, fresh bool) Check {
+	if fresh {
+		p.checks++
+	}
+	return p.check
 }
 
 func (p *fakePool) Reserve(r Reservation) error {
@@ -44,7 +53,7 @@ func (p *fakePool) Release(r Release) error {
 }
 
 // serve returns a client of a server for the pool.
-func serve(t *testing.T, pool Pool) *Client {
+func serve(t *testing.T, pool *fakePool) *Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	listener, err := net.Listen("unix", socket)
@@ -53,7 +62,7 @@ func serve(t *testing.T, pool Pool) *Client {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, listener, pool) }()
+	go func() { ended <- Serve(ctx, listener, pool, pool) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -79,6 +88,12 @@ func TestClientGetsWhatThePoolSays(t *testing.T) {
 	for looks, fresh := range []bool{false, true} {
 		if got, err := c.PoolLeaks(t.Context(), fresh); err != nil || !reflect.DeepEqual(got, pool.leaks) || pool.looks != looks {
 			t.Errorf("leaks %+v, %v after %d looks", got, err, pool.looks)
+		}
+	}
+	pool.check = Check{Scanned: time.Unix(3, 0).UTC(), Findings: []Finding{{Severity: SeverityError, Code: "c", Message: "m"}}}
+	for checks, fresh := range []bool{false, true} {
+		if got, err := c.PoolCheck(t.Context(), fresh); err != nil || !reflect.DeepEqual(got, pool.check) || pool.checks != checks {
+			t.Errorf("check %+v, %v after %d checks", got, err, pool.checks)
 		}
 	}
 	reservation, release := Reservation{Name: "n", Start: 1, Length: 2}, Release{Start: 3, Length: 4, Force: true}

@@ -50,6 +50,15 @@ func (c *Client) PoolLeaks(ctx context.Context, fresh bool) (Leaks, error) {
 	return call[Leaks](ctx, c, method, "/v1/pool/leaks", nil)
 }
 
+// PoolCheck returns what was found last. With fresh the daemon looks now, which takes some seconds at most.
+func (c *Client) PoolCheck(ctx context.Context, fresh bool) (Check, error) {
+	method := http.MethodGet
+	if fresh {
+		method = http.MethodPost
+	}
+	return call[Check](ctx, c, method, "/v1/pool/check", nil)
+}
+
 // Reserve keeps a range from every pod that does not name it.
 func (c *Client) Reserve(ctx context.Context, r Reservation) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/pool/reservations", r)

@@ -81,6 +81,32 @@ type Leaks struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Severities of findings, the worst first. Ids that two have at once, or may have soon, are an error; what can come to that, a
+// warning; what was found and is well, info.
+const (
+	SeverityError   = "error"
+	SeverityWarning = "warning"
+	SeverityInfo    = "info"
+)
+
+// Finding is something about the pool that an operator should know.
+type Finding struct {
+	Severity string `json:"severity"`
+	// Code is the same for findings of one sort: foreign-KIND, leak-KIND, or a word for the configuration.
+	Code    string `json:"code"`
+	Start   uint32 `json:"start,omitempty"`
+	Length  uint32 `json:"length,omitempty"` // 0 where no ids are meant
+	Pod     string `json:"pod,omitempty"`    // UID
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+// Check answers GET /v1/pool/check with what was found last, and POST of the same after looking now.
+type Check struct {
+	Scanned  time.Time `json:"scanned"` // when foreign owners were last looked for, zero before the first time
+	Findings []Finding `json:"findings"`
+}
+
 // Reservation is the body of POST /v1/pool/reservations.
 type Reservation struct {
 	Name   string `json:"name"`

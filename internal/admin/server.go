@@ -22,13 +22,18 @@ type Pool interface {
 	Leaks(ctx context.Context, fresh bool) Leaks
 }
 
+// Checker tells what is wrong with the pool: what was found last, or with fresh after looking now.
+type Checker interface {
+	Check(ctx context.Context, fresh bool) Check
+}
+
 // readTimeout bounds a request's headers; they come from a command on the same machine.
 const readTimeout = 10 * time.Second
 
 // Serve answers on the listener until ctx ends.
-func Serve(ctx context.Context, listener net.Listener, pool Pool) error {
+func Serve(ctx context.Context, listener net.Listener, pool Pool, checker Checker) error {
 	server := &http.Server{
-		Handler:           handler(pool),
+		Handler:           handler(pool, checker),
 		ReadHeaderTimeout: readTimeout,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
@@ -40,7 +45,7 @@ func Serve(ctx context.Context, listener net.Listener, pool Pool) error {
 	return nil
 }
 
-func handler(pool Pool) http.Handler {
+func handler(pool Pool, checker Checker) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/pool/status", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, http.StatusOK, pool.Status())
@@ -56,6 +61,11 @@ func handler(pool Pool) http.Handler {
 	mux.HandleFunc("POST /v1/pool/leaks", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, http.StatusOK, pool.Leaks(r.Context(), true))
 	})
+	for method, fresh := range map[string]bool{http.MethodGet: false, http.MethodPost: true} {
+		mux.HandleFunc(method+" /v1/pool/check", func(w http.ResponseWriter, r *http.Request) {
+			reply(w, r, http.StatusOK, checker.Check(r.Context(), fresh))
+		})
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, http.StatusNotFound, failure{"this version of userns-shim does not know " + r.Method + " " + r.URL.Path})
 	})

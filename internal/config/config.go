@@ -244,6 +244,8 @@ type IDPool struct {
 	// ForecastWindow is how far back the forecast looks when it tells how long a segment will last; a
 	// twelfth of it has to be seen before there is one.
 	ForecastWindow Duration `yaml:"forecastWindow"`
+	// ScanInterval is the pause between two looks for others on the node that have ids of the pool, from the start on; 0s never looks.
+	ScanInterval Duration `yaml:"scanInterval"`
 }
 
 // KubeletExtents is "auto", or a list of extents.
@@ -302,6 +304,7 @@ func Default() Config {
 			ForecastWindow: Duration(time.Hour),
 
 			ReconcileInterval: Duration(5 * time.Minute),
+			ScanInterval:      Duration(5 * time.Minute),
 		},
 		UserDatabase: UserDatabase{SocketDir: "/run/systemd/userdb"},
 	}

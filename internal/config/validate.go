@@ -172,6 +172,9 @@ func (p IDPool) validate() error {
 	if time.Duration(p.ForecastWindow) < leastForecast {
 		errs = append(errs, fmt.Errorf("idPool.forecastWindow is %s: want %s at least", time.Duration(p.ForecastWindow), leastForecast))
 	}
+	if p.ScanInterval < 0 {
+		errs = append(errs, fmt.Errorf("idPool.scanInterval is negative"))
+	}
 	for i, e := range p.Extents {
 		errs = append(errs, e.validate(fmt.Sprintf("idPool.extents[%d]", i)))
 	}

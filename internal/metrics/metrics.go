@@ -22,6 +22,7 @@ type Metrics struct {
 	requests *prometheus.HistogramVec
 	commits  *prometheus.HistogramVec
 	leases   leaseMetrics
+	foreign  foreignMetrics
 }
 
 // New returns metrics that read the pool through stats.
@@ -45,6 +46,7 @@ func New(version string, stats func() PoolStats) *Metrics {
 		m.commits.WithLabelValues(outcome)
 	}
 	m.leases = newLeaseMetrics()
+	m.foreign = newForeignMetrics()
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace,
 		Name:      "build_info",
@@ -52,6 +54,7 @@ func New(version string, stats func() PoolStats) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.leases.collectors()...)
+	m.registry.MustRegister(m.foreign.collectors()...)
 	m.registry.MustRegister(m.requests, m.commits, build, &poolCollector{stats: stats},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

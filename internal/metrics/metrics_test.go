@@ -31,6 +31,7 @@ func TestServe(t *testing.T) {
 	m.ObserveLease(5*time.Microsecond, "pod", "")
 	m.ObserveLease(time.Second, "", "exhausted")
 	m.ObserveCommit(time.Millisecond, errors.New("disk"))
+	m.ObserveForeign(ForeignScan{Owners: map[string]int{"subuid": 3, "lxc": 0}, Failed: []string{"name-service"}, Took: 2 * time.Second})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +72,11 @@ func TestServe(t *testing.T) {
 		`userns_shim_idpool_conflicts_total{with="kernel"} 0`,
 		`userns_shim_cri_request_duration_seconds_count{code="OK",method="RunPodSandbox"} 1`,
 		`userns_shim_state_commit_duration_seconds_count{outcome="error"} 1`,
+		`userns_shim_idpool_foreign_owners{kind="subuid"} 3`,
+		`userns_shim_idpool_foreign_owners{kind="namespace"} 0`,
+		`userns_shim_idpool_foreign_scan_failures_total{source="name-service"} 1`,
+		`userns_shim_idpool_foreign_scan_failures_total{source="lxc"} 0`,
+		`userns_shim_idpool_foreign_scan_duration_seconds 2`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("no line %q", want)

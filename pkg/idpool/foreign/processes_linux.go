@@ -126,14 +126,14 @@ func (l *processLook) process(pid int) error {
 	if err != nil || class == classOwn {
 		return err
 	}
+	c, err := hostids.Credentials(l.proc, pid)
+	if err != nil || c.Command == "" { // ended, though nobody may have waited for it yet
+		return err
+	}
 	if class == classForeign {
-		if known, err := l.namespace(pid, space); err != nil || known {
+		if known, err := l.namespace(pid, space, c.Command); err != nil || known {
 			return err
 		}
-	}
-	c, err := hostids.Credentials(l.proc, pid)
-	if err != nil || c.Command == "" {
-		return err
 	}
 	for _, id := range c.IDs {
 		r := idpool.Range{Start: id, Length: 1}
@@ -202,7 +202,7 @@ func (l *processLook) classifyOpen(fd int) (class, error) {
 }
 
 // namespace notes a foreign namespace; known says that it is one that maps ids of the ledger.
-func (l *processLook) namespace(pid int, space uint64) (known bool, err error) {
+func (l *processLook) namespace(pid int, space uint64, command string) (known bool, err error) {
 	if cand := l.spaces[space]; cand != nil {
 		if len(cand.pids) < maxProofs {
 			cand.pids = append(cand.pids, pid)
@@ -213,13 +213,9 @@ func (l *processLook) namespace(pid int, space uint64) (known bool, err error) {
 	if err != nil || !l.claims.touching(maps) {
 		return false, err
 	}
-	name, err := os.ReadFile(filepath.Join(l.dir(pid), "comm"))
-	if err != nil {
-		return false, ignoreGone(err)
-	}
 	cand := &candidate{inode: space, pids: []int{pid}}
 	for _, r := range maps {
-		o := Owner{Kind: KindNamespace, Range: r, Who: who(pid, strings.TrimSpace(string(name))), Where: l.cgroup(pid)}
+		o := Owner{Kind: KindNamespace, Range: r, Who: who(pid, command), Where: l.cgroup(pid)}
 		switch {
 		case !l.claims.admit(&o, ""):
 		case cand.owner.Kind == "":
@@ -249,14 +245,12 @@ func (l *processLook) confirm(cand *candidate, f *found) error {
 		if err != nil {
 			return err
 		}
-		if cand.owner.Kind == KindProcess {
-			c, err := hostids.Credentials(l.proc, pid)
-			if err != nil {
-				return err
-			}
-			if !c.Has(cand.owner.Range.Start) {
-				continue
-			}
+		c, err := hostids.Credentials(l.proc, pid)
+		if err != nil {
+			return err
+		}
+		if c.Command == "" || cand.owner.Kind == KindProcess && !c.Has(cand.owner.Range.Start) {
+			continue
 		}
 		f.add(cand.owner)
 		for _, r := range cand.ids {
@@ -304,11 +298,4 @@ func inode(path string) (uint64, error) {
 // gone says that a process has ended, or has more privilege than this one and is nobody's pod: the kernel shows it to nobody.
 func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
-}
-
-func ignoreGone(err error) error {
-	if gone(err) {
-		return nil
-	}
-	return err
 }

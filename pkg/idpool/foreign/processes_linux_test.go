@@ -21,12 +21,12 @@ func start(t *testing.T, attr *syscall.SysProcAttr, argv ...string) int {
 	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = attr
-	attr.Pdeathsig = syscall.SIGKILL
+	attr.Pdeathsig, attr.Setpgid = syscall.SIGKILL, true
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may be dead
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it and its children may be dead
 		_ = cmd.Wait()
 	})
 	return cmd.Process.Pid

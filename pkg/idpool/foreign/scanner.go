@@ -34,6 +34,9 @@ type Source struct {
 	find func(ctx context.Context, c claims, f *found) error
 }
 
+// Name is that of the source in failures.
+func (s Source) Name() string { return s.name }
+
 // Scanner looks through all sources. Its methods may be called concurrently.
 type Scanner struct {
 	opts  Options

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/idpool/foreign"
+)
+
+// poolChecker puts together what is wrong with the pool, for admin.Checker.
+type poolChecker struct {
+	view    poolView
+	scanner *foreign.Scanner
+	// limited says that something limits what kubelet draws from.
+	limited bool
+}
+
+var _ admin.Checker = poolChecker{}
+
+// severities are those of findings, the worst first.
+var severities = []string{admin.SeverityError, admin.SeverityWarning, admin.SeverityInfo}
+
+// Check implements admin.Checker.
+func (c poolChecker) Check(ctx context.Context, fresh bool) admin.Check {
+	report, check := c.scanner.Last(), admin.Check{Findings: []admin.Finding{}}
+	if fresh {
+		if now, err := c.scanner.Scan(ctx); err == nil {
+			report = now
+		}
+	}
+	if report != nil {
+		check.Scanned = report.Began
+		check.Findings = append(check.Findings, foreignFindings(*report)...)
+	}
+	pool := c.view.pool
+	check.Findings = append(check.Findings, leakFindings(c.view.Leaks(ctx, fresh))...)
+	check.Findings = append(check.Findings, ledgerFindings(pool.Findings())...)
+	check.Findings = append(check.Findings, extentFindings(pool.Extents(idpool.SegmentKubelet), pool.Extents(idpool.SegmentPool), c.limited)...)
+	sortFindings(check.Findings)
+	return check
+}
+
+func sortFindings(all []admin.Finding) {
+	slices.SortStableFunc(all, func(a, b admin.Finding) int {
+		return cmp.Or(
+			cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Start, b.Start),
+		)
+	})
+}
+
+// foreignFindings are what the scanner found.
+func foreignFindings(r foreign.Report) []admin.Finding {
+	var out []admin.Finding
+	for _, o := range r.Owners {
+		out = append(out, foreignFinding(o))
+	}
+	for _, kind := range foreign.Kinds() {
+		kept := 0
+		for _, o := range r.Owners {
+			if o.Kind == kind {
+				kept++
+			}
+		}
+		if more := r.Counts[kind] - kept; more > 0 {
+			out = append(out, admin.Finding{
+				Severity: admin.SeverityWarning, Code: "foreign-" + string(kind), Message: fmt.Sprintf("%d more owners of the kind %s are not shown", more, kind),
+			})
+		}
+	}
+	for _, f := range r.Failed {
+		out = append(out, admin.Finding{
+			Severity: admin.SeverityWarning, Code: "scan-incomplete",
+			Message: fmt.Sprintf("the source %s was not read to its end: %v", f.Source, f.Err),
+			Remedy:  scanRemedies[f.Source],
+		})
+	}
+	return out
+}
+
+// scanRemedies say what can be done about sources that cannot be read.
+var scanRemedies = map[string]string{
+	"name-service": "see what hangs: getent passwd; /etc/nsswitch.conf names its services",
+}
+
+// foreignFinding judges one owner. Ids that a pod has too, or that somebody uses now, are an error.
+func foreignFinding(o foreign.Owner) admin.Finding {
+	f := admin.Finding{
+		Severity: admin.SeverityWarning,
+		Code:     "foreign-" + string(o.Kind),
+		Start:    o.Range.Start,
+		Length:   o.Range.Length,
+		Pod:      string(o.Pod),
+		Message:  foreignWords[o.Kind] + " " + o.Who + " has ids of the pool",
+	}
+	if o.Pod != "" {
+		f.Message += ", which a pod has too"
+	}
+	if o.Where != "" {
+		f.Message += "; " + o.Where
+	}
+	if o.Pod != "" || o.Kind.Running() {
+		f.Severity = admin.SeverityError
+	}
+	f.Remedy = foreignRemedy(o)
+	return f
+}
+
+var foreignWords = map[foreign.Kind]string{
+	foreign.KindNamespace:  "the user namespace of",
+	foreign.KindProcess:    "the",
+	foreign.KindUser:       "the user",
+	foreign.KindGroup:      "the group",
+	foreign.KindSubUID:     "in the list of subordinate uids",
+	foreign.KindSubGID:     "in the list of subordinate gids",
+	foreign.KindNSResource: "the user namespace that systemd-nsresourced made as",
+	foreign.KindNspawn:     "a container of",
+	foreign.KindStorage:    "of containers-storage the",
+	foreign.KindLXC:        "of Incus or LXD the",
+}
+
+// foreignRemedy is what an operator types. A range that no pod has can be reserved; what a pod has cannot.
+func foreignRemedy(o foreign.Owner) string {
+	switch o.Kind {
+	case foreign.KindSubUID, foreign.KindSubGID:
+		return "give it other ids, or take them out of idPool in the configuration: edit " + o.Where
+	case foreign.KindUser, foreign.KindGroup:
+		return "give it another id, or take these out of idPool in the configuration"
+	}
+	if o.Pod != "" {
+		return "end one of the two; userns-shim pool who " + fmt.Sprint(o.Range.Start) + " names the pod"
+	}
+	unit := o.Range.Start - o.Range.Start%idpool.Unit
+	return fmt.Sprintf("end it, or keep pods off: userns-shim pool reserve NAME %d:%d", unit, reservedLength(o.Range))
+}
+
+// reservedLength is that of the whole slots that r touches.
+func reservedLength(r idpool.Range) uint32 {
+	first := uint64(r.Start) / idpool.Unit * idpool.Unit
+	end := (r.End() + idpool.Unit - 1) / idpool.Unit * idpool.Unit
+	return uint32(min(end, 1<<32-1) - first)
+}
+
+// leakFindings are what package reconcile found. What was repaired is told as well.
+func leakFindings(l admin.Leaks) []admin.Finding {
+	var out []admin.Finding
+	for _, leak := range l.Leaks {
+		f := admin.Finding{
+			Severity: admin.SeverityError, Code: "leak-" + leak.Kind, Start: leak.Start, Length: leak.Length, Pod: leak.Pod,
+			Message: leak.Found, Remedy: leak.Remedy,
+		}
+		if leak.Repair != "" {
+			f.Severity = admin.SeverityInfo
+			f.Message += "; repaired: " + leak.Repair
+		}
+		out = append(out, f)
+	}
+	if l.Error != "" {
+		out = append(out, admin.Finding{Severity: admin.SeverityWarning, Code: "leaks-unknown", Message: "leaked ranges were not looked for: " + l.Error})
+	}
+	return out
+}
+
+// ledgerFindings are what the pool says of its own records.
+func ledgerFindings(list []idpool.Finding) []admin.Finding {
+	words := map[idpool.FindingKind][2]string{
+		idpool.FindingOutside:   {"these ids are in use and in no extent", "nothing is lost: they go when their pod does"},
+		idpool.FindingNotStrict: {"these ids were claimed while idPool.claims was permissive", "remove the pod, and it gets others"},
+		idpool.FindingSigned:    {"these ids are above 2147483647, which some programs take for negative", "give kubelet lower ids in /etc/subuid and /etc/subgid"},
+	}
+	var out []admin.Finding
+	for _, f := range list {
+		if f.Kind == idpool.FindingExtentsMeet {
+			continue // extentFindings tells of the configuration
+		}
+		out = append(out, admin.Finding{
+			Severity: admin.SeverityWarning, Code: string(f.Kind), Start: f.Range.Start, Length: f.Range.Length, Pod: string(f.Pod),
+			Message: words[f.Kind][0], Remedy: words[f.Kind][1],
+		})
+	}
+	return out
+}
