@@ -47,6 +47,7 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.doubt != nil {
+		db.report(0, db.doubt) // who watches commits has to see that there are none
 		return db.doubt
 	}
 	btx, err := db.bolt.Begin(true)
@@ -76,13 +77,17 @@ func (db *DB) Update(fn func(*Tx) error) error {
 func (db *DB) commit(btx *bolt.Tx) error {
 	id, start := btx.ID(), time.Now()
 	err := btx.Commit()
-	if db.observe != nil {
-		db.observe(time.Since(start), err)
-	}
+	db.report(time.Since(start), err)
 	if err != nil {
 		return db.judge(id, fmt.Errorf("commit to %s: %w", db.path, err))
 	}
 	return nil
+}
+
+func (db *DB) report(took time.Duration, err error) {
+	if db.observe != nil {
+		db.observe(took, err)
+	}
 }
 
 // judge returns the error of the failed commit of transaction id, and sets

@@ -174,7 +174,8 @@ func TestCommitFails(t *testing.T) {
 // TestCommitInDoubt reports a failure although the commit went through, as a disk
 // does that fails to confirm the last write.
 func TestCommitInDoubt(t *testing.T) {
-	db := open(t, Options{})
+	var observed error
+	db := open(t, Options{ObserveCommit: func(_ time.Duration, err error) { observed = err }})
 	mustUpdate(t, db, func(tx *Tx) error { return tx.Raw("b").Put("k", []byte("1")) })
 	btx, err := db.bolt.Begin(true)
 	if err != nil {
@@ -191,6 +192,9 @@ func TestCommitInDoubt(t *testing.T) {
 	err = db.Update(func(*Tx) error { called = true; return nil })
 	if !errors.Is(err, ErrInDoubt) || called {
 		t.Errorf("the next transaction: %v, called %v", err, called)
+	}
+	if !errors.Is(observed, ErrInDoubt) {
+		t.Errorf("who watches commits is told %v of it", observed)
 	}
 }
 

@@ -39,7 +39,8 @@ type Options struct {
 	// Timeout for another process to let go of the file; 0 means
 	// DefaultTimeout.
 	Timeout time.Duration
-	// ObserveCommit, if set, is told how long each commit took and its error.
+	// ObserveCommit, if set, is told how long each commit took and its error; of ErrInDoubt, with each
+	// transaction that is refused for it.
 	// It is called before the next transaction may write.
 	ObserveCommit func(time.Duration, error)
 
