@@ -32,6 +32,9 @@ type sandboxInfo struct {
 	Resources          *runtimeapi.ContainerResources `json:"resources,omitempty"`
 	// Range is the pod's, absent where it uses the host's ids.
 	Range *idpool.Range `json:"range,omitempty"`
+	// RequestedRange is what the client sent, absent where it sent none, and Remapped why the pod could not have it.
+	RequestedRange *idpool.Range `json:"requestedRange,omitempty"`
+	Remapped       string        `json:"remapped,omitempty"`
 }
 
 // containerInfo is the JSON of a verbose ContainerStatus, with the keys of containerd's CRI plugin.
@@ -62,6 +65,8 @@ func (s *runtimeService) sandboxInfo(rec sandbox.Record) (map[string]string, err
 		Config:             sandboxConfigOf(rec),
 		RuntimeSpec:        rec.RuntimeSpec(),
 		Range:              rec.Range,
+		RequestedRange:     rec.Requested(),
+		Remapped:           rec.Remapped,
 	}
 	if rec.PID != 0 {
 		info.ProcessStatus = "running"

@@ -72,36 +72,40 @@ func wantsUserNamespace(spec Spec, policy UserNamespacePolicy) (bool, error) {
 	return asked, nil
 }
 
-// lease takes the pod's host ids inside the transaction that records the sandbox. Nil means
-// that the pod runs in the host's user namespace. Until somebody has looked at what became of the ranges that
+// lease takes the pod's host ids inside the transaction that records the sandbox, and notes them in the record:
+// none for a pod in the host's user namespace. Until somebody has looked at what became of the ranges that
 // stand in the way, an error for which idpool.NeedsScan is true asks for that.
-func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec Record, looked bool) (*idpool.Range, error) {
+func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec *Record, looked bool) error {
 	policy, err := m.handlerPolicy(rec.Spec)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if wants, err := wantsUserNamespace(rec.Spec, policy); err != nil || !wants {
-		return nil, err
+		return err
 	}
 	began := time.Now()
-	r, conflict, err := m.leaseRange(ctx, tx, rec, looked)
+	r, conflict, err := m.leaseRange(ctx, tx, *rec, looked)
 	if idpool.NeedsScan(err) && !looked {
-		return nil, err // not the last word
+		return err // not the last word
 	}
 	if m.opts.ObserveLease != nil {
 		m.opts.ObserveLease(Lease{Took: time.Since(began), Conflict: conflict, Err: err})
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &r, nil
+	rec.Range = &r
+	if conflict != nil {
+		rec.Remapped = conflict.Error()
+	}
+	return nil
 }
 
 // leaseRange gives the pod what its annotations ask for, else claims what the client requests, else takes a range
 // of the pool's own.
 func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, looked bool) (r idpool.Range, conflict, err error) {
 	bucket, pod, ask := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID), rec.Spec.IDs
-	requested := rec.requested()
+	requested := rec.Requested()
 	switch {
 	case ask.Reservation != "":
 		if r, err = m.opts.Pool.Join(bucket, ask.Reservation, rec.ID); err != nil {
@@ -112,10 +116,9 @@ func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, look
 		r, err = m.opts.Pool.Acquire(bucket, pod, rec.ID, cmp.Or(ask.Count, idsPerPod))
 		return r, nil, err
 	}
-	want := idpool.Range{Start: requested.HostID, Length: requested.Length}
-	err = m.opts.Pool.Claim(bucket, pod, rec.ID, want)
+	err = m.opts.Pool.Claim(bucket, pod, rec.ID, *requested)
 	if err == nil || !idpool.Remappable(err) || idpool.NeedsScan(err) && !looked {
-		return want, nil, err
+		return *requested, nil, err
 	}
 	r, acquireErr := m.remap(ctx, bucket, rec, err)
 	return r, err, acquireErr
@@ -127,13 +130,13 @@ func (m *Manager) remap(ctx context.Context, bucket *state.Raw, rec Record, conf
 	if m.opts.RejectConflicts {
 		return idpool.Range{}, errors.Join(ErrConflict, conflict)
 	}
-	want := rec.requested()
+	want := rec.Requested()
 	ids := (uint64(want.Length) + idpool.Unit - 1) / idpool.Unit * idpool.Unit
 	r, err := m.opts.Pool.Acquire(bucket, idpool.PodUID(rec.Spec.Metadata.UID), rec.ID, uint32(min(ids, 1<<32-idpool.Unit)))
 	if err != nil {
 		return idpool.Range{}, fmt.Errorf("%w; acquire instead: %w", conflict, err)
 	}
 	klog.FromContext(ctx).Error(conflict, "Pod remapped to another range", "sandbox", rec.ID,
-		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", idpool.Range{Start: want.HostID, Length: want.Length}, "range", r)
+		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", *want, "range", r)
 	return r, nil
 }

@@ -33,6 +33,9 @@ type Record struct {
 	BootID string `json:"bootId"`
 	// Range is nil for a pod in the host's user namespace.
 	Range *idpool.Range `json:"range,omitempty"`
+	// Remapped says why Range is not the one that the client sent, empty where it is or the pod asked for
+	// something else.
+	Remapped string `json:"remapped,omitempty"`
 	// ShimGroup names the shim that the pod shares with others; empty where it has its own.
 	ShimGroup string `json:"shimGroup,omitempty"`
 	// NetworkUp is set before CNI ADD and cleared once CNI DEL has succeeded.
@@ -76,12 +79,13 @@ func (r Record) Mapping() *ocispec.IDMapping {
 	return &ocispec.IDMapping{ContainerID: 0, HostID: r.Range.Start, Length: r.Range.Length}
 }
 
-// requested is the mapping that the client sent, nil for none.
-func (r Record) requested() *ocispec.IDMapping {
-	if r.Spec.Namespaces.User == nil {
+// Requested is the range that the client sent, nil for none.
+func (r Record) Requested() *idpool.Range {
+	if r.Spec.Namespaces.User == nil || r.Spec.Namespaces.User.Requested == nil {
 		return nil
 	}
-	return r.Spec.Namespaces.User.Requested
+	sent := r.Spec.Namespaces.User.Requested
+	return &idpool.Range{Start: sent.HostID, Length: sent.Length}
 }
 
 // rangeText is the range for the log, or that the pod uses the host's ids.

@@ -108,7 +108,7 @@ func (m *Manager) tryReserve(ctx context.Context, rec *Record, looked bool) (exi
 			}
 			return err
 		}
-		if rec.Range, err = m.lease(ctx, tx, *rec, looked); err != nil {
+		if err = m.lease(ctx, tx, rec, looked); err != nil {
 			return err
 		}
 		if rec.ShimGroup, err = m.shimGroup(tx, *rec); err != nil {

@@ -4,7 +4,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -57,12 +56,7 @@ func TestRangeOfASurvivingProcessRests(t *testing.T) {
 			n := ownNode(t, labnode.Options{PoolRanges: 1, Daemon: labnode.DaemonOptions{Quarantine: "0s"}})
 			first := n.RunPod(t)
 			taken := first.Range(t)
-			survivor := survive(t, n, first)
-			if err := survivor.Start(); err != nil {
-				t.Fatal(err)
-			}
-			end := sync.OnceFunc(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
-			t.Cleanup(end)
+			end := surviving(t, survive(t, n, first))
 			first.Remove(t)
 			_, err := n.TryRunPod(t, n.PodRequest(t))
 			if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "1 ranges with traces") {

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -139,12 +138,7 @@ func TestReservationIsGivenUpWhenNobodyUsesIt(t *testing.T) {
 	second.Remove(t)
 	wantReserved("without pods", 1)
 
-	survivor := exec.Command("setpriv", "--reuid", strconv.FormatUint(uint64(shared.Start)+5, 10), "--clear-groups", "sleep", "100")
-	if err := survivor.Start(); err != nil {
-		t.Fatal(err)
-	}
-	end := sync.OnceFunc(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
-	t.Cleanup(end)
+	end := surviving(t, exec.Command("setpriv", "--reuid", strconv.FormatUint(uint64(shared.Start)+5, 10), "--clear-groups", "sleep", "100"))
 	wantPool(t, n, "release", "team-a")
 	_, err := n.TryRunPod(t, n.PodRequest(t, share...))
 	wantError(t, err, codes.FailedPrecondition, "team-a")

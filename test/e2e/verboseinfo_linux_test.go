@@ -28,9 +28,10 @@ type verboseInfo struct {
 	Config         struct {
 		Metadata struct{ Name string }
 	}
-	Range     struct{ Start, Length uint32 }
-	Overhead  struct{ Linux map[string]json.Number }
-	Resources struct{ Linux map[string]json.Number }
+	Range, RequestedRange struct{ Start, Length uint32 }
+	Remapped              string
+	Overhead              struct{ Linux map[string]json.Number }
+	Resources             struct{ Linux map[string]json.Number }
 }
 
 func parseInfo(t *testing.T, info map[string]string) verboseInfo {
