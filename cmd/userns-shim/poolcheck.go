@@ -18,7 +18,7 @@ import (
 
 func poolCheckCommand(f *poolFlags) *cobra.Command {
 	var severity string
-	var fresh bool
+	var fresh, brief bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Tell what is wrong with the pool: foreign owners of its ids, leaked ranges, extents that overlap",
@@ -29,7 +29,8 @@ programs hand out. Each finding says what can be done.
 The daemon looks every idPool.scanInterval and idPool.reconcileInterval, and this command
 shows what it found last; --fresh makes it look now, which takes 15 seconds at most.
 
-The first line sums up in less than 80 characters, as node-problem-detector takes it.
+The first line sums up in 80 characters at most, as node-problem-detector takes it;
+--brief prints that line alone.
 Exit codes: 0 there is no finding of --severity or worse; 1 there is one; 2 it is not
 known, because the daemon does not answer or has not looked yet, or the command line is wrong.`,
 		Example: `  userns-shim pool check
@@ -43,10 +44,18 @@ known, because the daemon does not answer or has not looked yet, or the command 
 			}
 			check, err := f.client().PoolCheck(cmd.Context(), fresh)
 			if err != nil {
+				if brief {
+					fmt.Fprintln(cmd.OutOrStdout(), short("unknown: "+err.Error()))
+				}
 				return codedError{exitUnknown, err}
 			}
 			bad := slices.IndexFunc(check.Findings, func(x admin.Finding) bool { return slices.Index(severities, x.Severity) <= limit })
-			if err := f.printCheck(cmd.OutOrStdout(), check); err != nil {
+			if brief {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), summary(check))
+			} else {
+				err = f.printCheck(cmd.OutOrStdout(), check)
+			}
+			if err != nil {
 				return err
 			}
 			switch {
@@ -59,6 +68,7 @@ known, because the daemon does not answer or has not looked yet, or the command 
 		},
 	}
 	cmd.Flags().StringVar(&severity, "severity", admin.SeverityWarning, "`level` from which on findings make the exit code 1: error, warning or info")
+	cmd.Flags().BoolVar(&brief, "brief", false, "print the summary alone")
 	cmd.Flags().BoolVar(&fresh, "fresh", false, "look now instead of telling what was found last")
 	return cmd
 }
@@ -92,8 +102,10 @@ func summary(check admin.Check) string {
 	if worst.Length > 0 {
 		text += fmt.Sprintf(" %d:%d", worst.Start, worst.Length)
 	}
-	return text[:min(len(text), summaryLength)]
+	return short(text)
 }
+
+func short(text string) string { return text[:min(len(text), summaryLength)] }
 
 func findingTable(t io.Writer, findings []admin.Finding) {
 	fmt.Fprintln(t, "\nSEVERITY\tFINDING\tRANGE\tPOD")
