@@ -15,7 +15,8 @@ func (k *Kubelet) config() map[string]any {
 		"fileCheckFrequency":       "1s", // the directory is watched, too
 		"podLogsDir":               k.Logs,
 		"volumePluginDir":          filepath.Join(k.dir(), "volumeplugins"),
-		"resolvConf":               "", // a lab node has no name server
+		"resolvConf":               "",   // a lab node has no name server
+		"volumeStatsAggPeriod":     "5s", // a minute by default, which tests would wait for
 
 		"address":        "127.0.0.1",
 		"port":           kubeletPort,

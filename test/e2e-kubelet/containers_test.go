@@ -23,7 +23,7 @@ volumes: [{name: shared, emptyDir: {}}]
 			t.Errorf("init containers wrote %q", got)
 		}
 		for _, name := range []string{"one", "two"} {
-			ended := status(t, now, name).State.Terminated
+			ended := status(now, name).State.Terminated
 			if ended == nil || ended.ExitCode != 0 || ended.Reason != "Completed" {
 				t.Errorf("init container %s is %+v", name, ended)
 			}
@@ -42,10 +42,10 @@ containers:
 volumes: [{name: shared, emptyDir: {}}]
 `)
 		now := p.ready(t)
-		if s := status(t, now, "first"); s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 7 {
+		if s := status(now, "first"); s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 7 {
 			t.Errorf("the init container's status is %+v", s)
 		}
-		if s := status(t, now, "main"); s.RestartCount != 0 {
+		if s := status(now, "main"); s.RestartCount != 0 {
 			t.Errorf("main was restarted: %+v", s)
 		}
 	})
@@ -69,7 +69,7 @@ volumes: [{name: shared, hostPath: {path: `+n.hostDir(t)+`, type: Directory}}]
 terminationGracePeriodSeconds: 20
 `)
 		now := p.ended(t, corev1.PodSucceeded)
-		if s := status(t, now, "sidecar"); s.RestartCount != 1 || s.State.Terminated == nil || s.State.Terminated.ExitCode != 0 {
+		if s := status(now, "sidecar"); s.RestartCount != 1 || s.State.Terminated == nil || s.State.Terminated.ExitCode != 0 {
 			t.Errorf("the sidecar's status is %+v", s)
 		}
 		got := strings.Fields(strings.ReplaceAll(p.readHostDir(t, "log"), " ends", "-ends"))

@@ -169,7 +169,7 @@ func (p *pod) delete(t testing.TB) {
 	}
 }
 
-// remove deletes the pod and waits until kubelet does not know it any more.
+// remove deletes the pod and waits until it has ended. kubelet does not list it any more by then, and goes on to clear it away.
 func (p *pod) remove(t testing.TB) {
 	t.Helper()
 	p.delete(t)
@@ -177,6 +177,9 @@ func (p *pod) remove(t testing.TB) {
 		now, err := p.get(context.Background())
 		if err == nil && now != nil {
 			err = fmt.Errorf("kubelet still has it: %s", states(now))
+		}
+		if err == nil && len(p.readySandboxes(t)) > 0 {
+			err = errors.New("its sandbox is ready still")
 		}
 		return err
 	})
@@ -204,9 +207,8 @@ func linesWith(text, part string) string {
 	return found.String()
 }
 
-// status is that of one container, of whatever kind.
-func status(t testing.TB, now *corev1.Pod, name string) corev1.ContainerStatus {
-	t.Helper()
+// status is that of one container, of whatever kind; the zero one as long as kubelet has none.
+func status(now *corev1.Pod, name string) corev1.ContainerStatus {
 	for _, list := range [][]corev1.ContainerStatus{now.Status.InitContainerStatuses, now.Status.ContainerStatuses} {
 		for _, s := range list {
 			if s.Name == name {
@@ -214,35 +216,28 @@ func status(t testing.TB, now *corev1.Pod, name string) corev1.ContainerStatus {
 			}
 		}
 	}
-	t.Fatalf("pod %s has no status of container %s: %s", now.Name, name, states(now))
 	return corev1.ContainerStatus{}
+}
+
+// ending is how a container of a pod ended that has no other attempt.
+func ending(t testing.TB, now *corev1.Pod, name string) corev1.ContainerStateTerminated {
+	t.Helper()
+	ended := status(now, name).State.Terminated
+	if ended == nil {
+		t.Fatalf("container %s has not ended: %s", name, states(now))
+	}
+	return *ended
 }
 
 // container is a container of the pod at the side of CRI.
 func (p *pod) container(t testing.TB, name string) *nodetest.Container {
 	t.Helper()
 	now := p.await(t, "known", func(*corev1.Pod) error { return nil })
-	_, bare, ok := strings.Cut(status(t, now, name).ContainerID, "://")
+	_, bare, ok := strings.Cut(status(now, name).ContainerID, "://")
 	if !ok || !id.MatchString(bare) {
 		t.Fatalf("container %s of %s has the id %q", name, p.name, bare)
 	}
 	return p.sandbox(t).Adopt(bare, &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: name}})
-}
-
-// sandbox is the pod's sandbox that is ready.
-func (p *pod) sandbox(t testing.TB) *nodetest.Pod {
-	t.Helper()
-	resp, err := p.node.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
-		LabelSelector: map[string]string{"io.kubernetes.pod.name": p.name},
-		State:         &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(resp.Items) != 1 {
-		t.Fatalf("%s has %d sandboxes that are ready, want 1", p.name, len(resp.Items))
-	}
-	return p.node.PodOf(resp.Items[0].Id, nil)
 }
 
 // exec runs a command in a container and returns its output.

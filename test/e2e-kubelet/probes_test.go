@@ -31,13 +31,13 @@ containers:
 				p.ready(t)
 				p.sh(t, "rm /tmp/w/ok")
 				p.await(t, "not ready", func(now *corev1.Pod) error {
-					if status(t, now, "main").Ready || isReady(now) == nil {
+					if status(now, "main").Ready || isReady(now) == nil {
 						return fmt.Errorf("it is ready still")
 					}
 					return nil
 				})
 				p.sh(t, "touch /tmp/w/ok")
-				if s := status(t, p.ready(t), "main"); s.RestartCount != 0 {
+				if s := status(p.ready(t), "main"); s.RestartCount != 0 {
 					t.Errorf("the container was restarted: %+v", s)
 				}
 			})
@@ -58,7 +58,7 @@ containers:
 				p.ready(t)
 				p.sh(t, "rm /tmp/w/ok")
 				p.await(t, "restarted", func(now *corev1.Pod) error {
-					s := status(t, now, "main")
+					s := status(now, "main")
 					if s.RestartCount != 1 || !s.Ready {
 						return fmt.Errorf("%d restarts, ready %t", s.RestartCount, s.Ready)
 					}
