@@ -120,6 +120,10 @@ func wantServed() map[string]served {
 		"cri_request_duration_seconds":           {dto.MetricType_HISTOGRAM, cross(label("code", "OK"), label("method", "RunPodSandbox", "Status"))},
 		"idpool_leaks_found_total":               {dto.MetricType_COUNTER, label("kind", "ledger", "record", "pin", "process", "layer", "container")},
 		"idpool_leaks_repaired_total":            {dto.MetricType_COUNTER, label("kind", "ledger", "record", "pin", "process", "layer", "container")},
+		"idpool_foreign_owners":                  {dto.MetricType_GAUGE, label("kind", "namespace", "process", "subuid", "subgid", "user", "group")},
+		"idpool_foreign_scan_failures_total":     {dto.MetricType_COUNTER, label("source", "processes", "subordinate-ids", "name-service")},
+		"idpool_foreign_scan_timestamp_seconds":  {dto.MetricType_GAUGE, []string{""}},
+		"idpool_foreign_scan_duration_seconds":   {dto.MetricType_GAUGE, []string{""}},
 		"build_info":                             {dto.MetricType_GAUGE, nil},
 	}
 }
