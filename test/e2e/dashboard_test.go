@@ -104,9 +104,9 @@ func TestDashboardShowsWhatIsServed(t *testing.T) {
 	t.Parallel()
 	n := ownNode(t, labnode.Options{PoolRanges: 4})
 	live(t, n)
-	first := scrape(t, n, "/metrics")
+	first := scrape(t, n)
 	live(t, n)
-	second := scrape(t, n, "/metrics")
+	second := scrape(t, n)
 	known := metricsIn(parseFamilies(t, second))
 	used := map[string]bool{}
 	var queries []string

@@ -21,17 +21,17 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
-// scrape returns what the daemon serves at a path of the metrics listener.
-func scrape(t *testing.T, n *nodetest.Node, path string) []byte {
+// scrape returns the metrics that the daemon serves.
+func scrape(t *testing.T, n *nodetest.Node) []byte {
 	t.Helper()
-	resp, err := n.World.HTTPClient().Get(strings.TrimSuffix(n.MetricsURL(), "/metrics") + path)
+	resp, err := n.World.HTTPClient().Get(n.MetricsURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s, %v: %s", path, resp.Status, err, body)
+		t.Fatalf("GET %s: %s, %v: %s", n.MetricsURL(), resp.Status, err, body)
 	}
 	return body
 }
@@ -39,7 +39,7 @@ func scrape(t *testing.T, n *nodetest.Node, path string) []byte {
 // families are the daemon's metrics by name.
 func families(t *testing.T, n *nodetest.Node) map[string]*dto.MetricFamily {
 	t.Helper()
-	body := scrape(t, n, "/metrics")
+	body := scrape(t, n)
 	return parseFamilies(t, body)
 }
 
@@ -160,7 +160,7 @@ func TestMetricsAreServed(t *testing.T) {
 	if got := sampleOf(t, all, "userns_shim_idpool_ranges", "segment=pool,state=allocated"); got != 1 {
 		t.Errorf("%v ranges are allocated, want 1", got)
 	}
-	text := scrape(t, n, "/metrics")
+	text := scrape(t, n)
 	promtool(t, bytes.NewReader(text), "check", "metrics")
 }
 

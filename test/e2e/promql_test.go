@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"sigs.k8s.io/yaml"
 )
@@ -71,7 +71,7 @@ func checkSelector(t *testing.T, where string, s *parser.VectorSelector, known m
 		return
 	}
 	for _, m := range s.LabelMatchers {
-		if m.Name != labels.MetricName {
+		if m.Name != model.MetricNameLabel {
 			wantLabelNames(t, where+": "+s.Name, []string{m.Name}, have)
 		}
 	}
