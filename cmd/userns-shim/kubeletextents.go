@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"os/user"
 	"time"
@@ -21,11 +24,12 @@ const getsubidsTimeout = 5 * time.Second
 type kubeletSources struct {
 	lookup    func(name string) (*user.User, error)
 	getsubids func(ctx context.Context, args ...string) (string, error)
+	read      func(path string) ([]byte, error)
 }
 
 // hostSources are those of this node.
 func hostSources() kubeletSources {
-	return kubeletSources{lookup: user.Lookup, getsubids: func(ctx context.Context, args ...string) (string, error) {
+	return kubeletSources{lookup: user.Lookup, read: os.ReadFile, getsubids: func(ctx context.Context, args ...string) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, getsubidsTimeout)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, "getsubids", args...).Output()
@@ -34,7 +38,8 @@ func hostSources() kubeletSources {
 }
 
 // extents returns what kubelet draws from, as kubelet finds it: what getsubids prints for the user kubelet, and
-// without such a user or without the program all ids. An error says why kubelet would not start.
+// without such a user all ids. kubelet may have the program on a PATH of its own; so what it would print of the files
+// is taken where they name kubelet, and all ids where they do not. An error says why kubelet would not start.
 func (s kubeletSources) extents(ctx context.Context) ([]idpool.Range, error) {
 	_, err := s.lookup(subid.User)
 	var unknown user.UnknownUserError
@@ -46,7 +51,7 @@ func (s kubeletSources) extents(ctx context.Context) ([]idpool.Range, error) {
 	}
 	uids, err := s.subordinate(ctx, subid.User)
 	if errors.Is(err, exec.ErrNotFound) {
-		return everything(ctx, "there is no program getsubids"), nil
+		return s.filed(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -60,6 +65,38 @@ func (s kubeletSources) extents(ctx context.Context) ([]idpool.Range, error) {
 		return nil, err
 	}
 	return []idpool.Range{extent}, nil
+}
+
+// filed returns the extent that the files give to kubelet, or all ids where they give it none.
+func (s kubeletSources) filed(ctx context.Context) ([]idpool.Range, error) {
+	uids, err := s.inFile("/etc/subuid")
+	if err != nil {
+		return nil, err
+	}
+	gids, err := s.inFile("/etc/subgid")
+	if err != nil {
+		return nil, err
+	}
+	if len(uids)+len(gids) == 0 {
+		return everything(ctx, "there is no program getsubids, and no line in the files"), nil
+	}
+	extent, err := subid.Kubelet(uids, gids, idpool.Unit)
+	if err != nil {
+		return nil, err
+	}
+	klog.FromContext(ctx).Info("kubelet's extents of host ids are read from the files; kubelet itself needs getsubids", "extent", extent)
+	return []idpool.Range{extent}, nil
+}
+
+// inFile returns kubelet's ranges in one of the files. Lines that cannot be read are passed over, as by the programs
+// that use the files; a file that is not there is empty.
+func (s kubeletSources) inFile(path string) ([]idpool.Range, error) {
+	text, err := s.read(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	lines, _ := subid.ParseFile(path, bytes.NewReader(text))
+	return subid.Of(lines, subid.User), nil
 }
 
 // everything is what kubelet draws from where nobody limits it. It overlaps the pool's own extents.

@@ -177,14 +177,27 @@ func (p *Pool) exhaustedLocked(free *bitmap, n int) error {
 		FreeIDs:        uint64(free.count()) * Unit,
 		LargestFreeIDs: uint64(free.longestRun()) * Unit,
 	}
-	queue := p.table.resting[SegmentPool]
-	for at := queue.Front(); at != nil; at = at.Next() {
-		switch traces := p.traces(at.Value.(*entry)); {
-		case traces&TraceUnknown != 0:
-			e.Unknown++
-		case traces != 0:
-			e.Held++
+	// Entries of other segments may reach into the extents, when those have changed.
+	for _, queue := range p.table.resting {
+		for at := queue.Front(); at != nil; at = at.Next() {
+			resting := at.Value.(*entry)
+			if !p.ownLocked(resting) {
+				continue
+			}
+			switch traces := p.traces(resting); {
+			case traces&TraceUnknown != 0:
+				e.Unknown++
+			case traces != 0:
+				e.Held++
+			}
 		}
 	}
 	return e
+}
+
+// ownLocked says whether the entry keeps a slot from Acquire.
+func (p *Pool) ownLocked(e *entry) bool {
+	first, last := slots(e.Range)
+	slot := p.table.own.next(first)
+	return slot >= 0 && slot <= last
 }

@@ -204,3 +204,26 @@ func TestExtentOfAllIDs(t *testing.T) {
 		t.Errorf("stats %+v", s.Pool)
 	}
 }
+
+// TestExhaustedAsksAboutRangesThatReachIntoTheExtents, which changed while a pod had one of them.
+func TestExhaustedAsksAboutRangesThatReachIntoTheExtents(t *testing.T) {
+	n := newNode(t, small(2))
+	wide := n.mustAcquire("wide", "wide", 2*Unit)
+	n.opts.Extents = []Range{{unit(1).Start, Unit}}
+	n.reload()
+	n.release("wide")
+	n.witness[wide] = TraceUnknown
+	_, err := n.acquire("pod", "sandbox", Unit)
+	var exhausted *ExhaustedError
+	if !errors.As(err, &exhausted) || exhausted.Unknown != 1 || !NeedsScan(err) {
+		t.Fatalf("nobody has looked: %v, want an error that asks for it", err)
+	}
+	n.witness[wide] = TraceLayers
+	if _, err := n.acquire("pod", "sandbox", Unit); !errors.As(err, &exhausted) || exhausted.Held != 1 {
+		t.Errorf("with traces: %v, want one range held", err)
+	}
+	delete(n.witness, wide)
+	if r := n.mustAcquire("pod", "sandbox", Unit); r != unit(1) {
+		t.Errorf("got %s, want %s", r, unit(1))
+	}
+}
