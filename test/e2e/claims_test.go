@@ -73,8 +73,12 @@ func (n claimNode) wantContainer(t *testing.T, pod *nodetest.Pod) {
 	if got, want := fields(c.Exec(t, "cat", "/proc/self/uid_map")), fmt.Sprintf("0 %d %d", ids.Start, ids.Length); got != want {
 		t.Errorf("uid_map is %q, want %q", got, want)
 	}
-	if got := c.Exec(t, "stat", "-c", "%u:%g", "/vol/given"); got != "1000:1000" && ids.Length > 1000 {
-		t.Errorf("a file of the volume belongs to %s inside, want 1000:1000", got)
+	inside := 1000
+	if ids.Length <= 1000 {
+		inside = overflow
+	}
+	if got, want := c.Exec(t, "stat", "-c", "%u:%g", "/vol/given"), fmt.Sprintf("%d:%d", inside, inside); got != want {
+		t.Errorf("a file of the volume belongs to %s inside, want %s", got, want)
 	}
 	c.Exec(t, "touch", "/made", "/vol/made")
 	if got := ownerOf(t, c.HostPath(t, "/made")); got != (owner{UID: ids.Start, GID: ids.Start}) {
@@ -103,9 +107,9 @@ func (n claimNode) wantConflict(t *testing.T, claim labnode.Extent, with string,
 	if err != nil {
 		t.Fatalf("RunPodSandbox: %v", err)
 	}
-	ids := pod.IDs(t)
-	if !n.Pool().Contains(ids.Start) || ids.Length != claim.Length {
-		t.Errorf("the pod has %+v, want %d ids of the pool", ids, claim.Length)
+	ids, length := pod.IDs(t), (claim.Length+65535)/65536*65536
+	if !n.Pool().Contains(ids.Start) || ids.Length != length {
+		t.Errorf("the pod has %+v, want %d ids of the pool", ids, length)
 	}
 	n.wantContainer(t, pod)
 	info := podInfo(t, n.Node, pod.ID)
