@@ -27,7 +27,7 @@ func TestHandlersAreValidated(t *testing.T) {
 		"more ids than exist":     {handler("maxIDsPerPod: 4294967296"), "4294967296"},
 		"reservation":             {handler(`reservations: [a, "[b"]`), "runtimeHandlers.runc.reservations[1] is"},
 		"ids for no namespace":    {handler("userNamespaces: never, maxIDsPerPod: 65536"), "maxIDsPerPod or reservations"},
-		"an unknown field":        {handler("podsInShim: 2"), "line 2: field podsInShim not found"},
+		"an unknown field":        {handler("podsInShim: 2"), "line 2: runtimeHandlers.runc.podsInShim is unknown: do you mean runtimeHandlers.runc.podsPerShim?"},
 		"a name of no class":      {"defaultRuntimeHandler: Runc\nruntimeHandlers:\n  Runc: {}", `runtimeHandlers has the name "Runc"`},
 		"a missing default":       {"runtimeHandlers:\n  crun: {}", "defaultRuntimeHandler is"},
 		"pinned":                  {"registry: {pinnedImages: [busybox, registry.example/*]}", ""},

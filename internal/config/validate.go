@@ -63,16 +63,16 @@ func (c Config) validatePaths() error {
 		}
 	}
 	if socket, ok := strings.CutPrefix(c.Listen, "unix://"); !ok || !filepath.IsAbs(socket) {
-		errs = append(errs, fmt.Errorf("listen is %q: want unix:///path", c.Listen))
+		errs = append(errs, problem("listen", "is %q: want unix:///path", c.Listen))
 	}
 	if len(c.CNI.BinDirs) == 0 {
-		errs = append(errs, errors.New("cni.binDirs is empty: name the directory of the CNI plugins"))
+		errs = append(errs, problem("cni.binDirs", "is empty: name the directory of the CNI plugins"))
 	}
 	for i, dir := range c.CNI.BinDirs {
-		errs = append(errs, absolute(fmt.Sprintf("cni.binDirs[%d]", i), dir))
+		errs = append(errs, absolute(indexed("cni.binDirs", i), dir))
 	}
 	for i, dir := range c.CDISpecDirs {
-		errs = append(errs, absolute(fmt.Sprintf("cdiSpecDirs[%d]", i), dir))
+		errs = append(errs, absolute(indexed("cdiSpecDirs", i), dir))
 	}
 	return errors.Join(errs...)
 }
@@ -80,7 +80,7 @@ func (c Config) validatePaths() error {
 func (c Config) validateHandlers() error {
 	var errs []error
 	if _, ok := c.RuntimeHandlers[c.DefaultRuntimeHandler]; !ok {
-		errs = append(errs, fmt.Errorf("defaultRuntimeHandler is %q, which runtimeHandlers does not have", c.DefaultRuntimeHandler))
+		errs = append(errs, problem("defaultRuntimeHandler", "is %q, which runtimeHandlers does not have", c.DefaultRuntimeHandler))
 	}
 	for name, h := range c.RuntimeHandlers {
 		errs = append(errs, handlerName(name), h.validate("runtimeHandlers."+name))
@@ -93,7 +93,7 @@ func handlerName(name string) error {
 	if regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`).MatchString(name) {
 		return nil
 	}
-	return fmt.Errorf("runtimeHandlers has the name %q: want at most 63 lower-case letters, digits and dashes, as in RuntimeClass.handler", name)
+	return problem("runtimeHandlers", "has the name %q: want at most 63 lower-case letters, digits and dashes, as in RuntimeClass.handler", name)
 }
 
 func (h RuntimeHandler) validate(field string) error {
@@ -104,10 +104,10 @@ func (h RuntimeHandler) validate(field string) error {
 		positive(field+".podsPerShim", h.PodsPerShim),
 	}
 	if h.MaxIDsPerPod%idsPerRange != 0 {
-		errs = append(errs, fmt.Errorf("%s.maxIDsPerPod is %d: want a multiple of %d", field, h.MaxIDsPerPod, idsPerRange))
+		errs = append(errs, problem(field+".maxIDsPerPod", "is %d: want a multiple of %d", h.MaxIDsPerPod, idsPerRange))
 	}
 	if h.UserNamespaces == UserNamespacesNever && (h.MaxIDsPerPod > 0 || len(h.Reservations) > 0) {
-		errs = append(errs, fmt.Errorf("%s has maxIDsPerPod or reservations, and userNamespaces: never", field))
+		errs = append(errs, problem(field, "has maxIDsPerPod or reservations, and userNamespaces: never"))
 	}
 	if strings.Contains(h.BinaryName, "/") {
 		errs = append(errs, absolute(field+".binaryName", h.BinaryName))
@@ -128,7 +128,7 @@ func namePatterns(field, what string, patterns []string) error {
 	var errs []error
 	for i, pattern := range patterns {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-			errs = append(errs, fmt.Errorf("%s[%d] is %q: want the name of %s, with * for any characters", field, i, pattern, what))
+			errs = append(errs, problem(indexed(field, i), "is %q: want the name of %s, with * for any characters", pattern, what))
 		}
 	}
 	return errors.Join(errs...)
@@ -139,7 +139,7 @@ func shimName(field, name string) error {
 	if filepath.IsAbs(name) || regexp.MustCompile(`^[a-zA-Z0-9]+(\.[a-zA-Z0-9_-]+){2,}$`).MatchString(name) {
 		return nil
 	}
-	return fmt.Errorf("%s is %q: want a name such as io.containerd.runc.v2, or the absolute path of a shim", field, name)
+	return problem(field, "is %q: want a name such as io.containerd.runc.v2, or the absolute path of a shim", name)
 }
 
 func (r Registry) validate() error {
@@ -149,11 +149,11 @@ func (r Registry) validate() error {
 	}
 	for i, pattern := range r.PinnedImages {
 		if strings.Trim(pattern, "*") == "" || strings.ContainsAny(pattern, " \t\n") {
-			errs = append(errs, fmt.Errorf("registry.pinnedImages[%d] is %q: want an image, with * for any characters", i, pattern))
+			errs = append(errs, problem(indexed("registry.pinnedImages", i), "is %q: want an image, with * for any characters", pattern))
 		}
 	}
 	if r.PullProgressTimeout < 0 {
-		errs = append(errs, fmt.Errorf("registry.pullProgressTimeout is negative"))
+		errs = append(errs, problem("registry.pullProgressTimeout", "is negative"))
 	}
 	return errors.Join(errs...)
 }
@@ -164,22 +164,22 @@ func (p IDPool) validate() error {
 		oneOf("idPool.onConflict", p.OnConflict, ConflictRemap, ConflictReject),
 	}
 	if p.Quarantine < 0 {
-		errs = append(errs, fmt.Errorf("idPool.quarantine is negative"))
+		errs = append(errs, problem("idPool.quarantine", "is negative"))
 	}
 	if p.ReconcileInterval < 0 {
-		errs = append(errs, fmt.Errorf("idPool.reconcileInterval is negative"))
+		errs = append(errs, problem("idPool.reconcileInterval", "is negative"))
 	}
 	if time.Duration(p.ForecastWindow) < leastForecast {
-		errs = append(errs, fmt.Errorf("idPool.forecastWindow is %s: want %s at least", time.Duration(p.ForecastWindow), leastForecast))
+		errs = append(errs, problem("idPool.forecastWindow", "is %s: want %s at least", time.Duration(p.ForecastWindow), leastForecast))
 	}
 	if p.ScanInterval < 0 {
 		errs = append(errs, fmt.Errorf("idPool.scanInterval is negative"))
 	}
 	for i, e := range p.Extents {
-		errs = append(errs, e.validate(fmt.Sprintf("idPool.extents[%d]", i)))
+		errs = append(errs, e.validate(indexed("idPool.extents", i)))
 	}
 	for i, e := range p.KubeletExtents.Extents {
-		errs = append(errs, e.validate(fmt.Sprintf("idPool.kubeletExtents[%d]", i)))
+		errs = append(errs, e.validate(indexed("idPool.kubeletExtents", i)))
 	}
 	return errors.Join(errs...)
 }
@@ -187,13 +187,13 @@ func (p IDPool) validate() error {
 func (e Extent) validate(field string) error {
 	switch {
 	case e.Length == 0 || e.Length%idsPerRange != 0:
-		return fmt.Errorf("%s.length is %d: want a multiple of %d", field, e.Length, idsPerRange)
+		return problem(field+".length", "is %d: want a multiple of %d", e.Length, idsPerRange)
 	case e.Start%idsPerRange != 0:
-		return fmt.Errorf("%s.start is %d: want a multiple of %d", field, e.Start, idsPerRange)
+		return problem(field+".start", "is %d: want a multiple of %d", e.Start, idsPerRange)
 	case e.Start < idsPerRange:
-		return fmt.Errorf("%s.start is %d: ids below %d belong to the host", field, e.Start, idsPerRange)
+		return problem(field+".start", "is %d: ids below %d belong to the host", e.Start, idsPerRange)
 	case e.Length > 1<<32 || uint64(e.Start)+e.Length > 1<<32:
-		return fmt.Errorf("%s has %d ids from %d on: ids have 32 bits", field, e.Length, e.Start)
+		return problem(field, "has %d ids from %d on: ids have 32 bits", e.Length, e.Start)
 	}
 	return nil
 }
@@ -202,28 +202,28 @@ func oneOf[T ~string](field string, got T, want ...T) error {
 	if slices.Contains(want, got) {
 		return nil
 	}
-	return fmt.Errorf("%s is %q: want one of %q", field, got, want)
+	return problem(field, "is %q: want one of %q", got, want)
 }
 
 func absolute(field, name string) error {
 	if filepath.IsAbs(name) {
 		return nil
 	}
-	return fmt.Errorf("%s is %q: want an absolute path", field, name)
+	return problem(field, "is %q: want an absolute path", name)
 }
 
 func nonEmpty(field, value string) error {
 	if value != "" {
 		return nil
 	}
-	return fmt.Errorf("%s is empty", field)
+	return problem(field, "is empty")
 }
 
 func positive(field string, n int) error {
 	if n > 0 {
 		return nil
 	}
-	return fmt.Errorf("%s is %d: want a positive number", field, n)
+	return problem(field, "is %d: want a positive number", n)
 }
 
 func hostPort(field, addr string, mayBeEmpty bool) error {
@@ -231,7 +231,9 @@ func hostPort(field, addr string, mayBeEmpty bool) error {
 		return nil
 	}
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return fmt.Errorf("%s: %w", field, err)
+		return problem(field, "is no host:port: %w", err)
 	}
 	return nil
 }
+
+func indexed(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }

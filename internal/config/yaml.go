@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,28 +30,70 @@ func Load(path string) (Config, error) {
 	return cfg, nil
 }
 
-// Parse reads one YAML document over the defaults and validates the result. An unknown or
-// repeated field is an error that names its line.
+// Parse reads one YAML document over the defaults and validates the result. The error joins all that is
+// wrong, each with its line and field.
 func Parse(data []byte) (Config, error) {
-	cfg := Default()
-	// A handler's defaults are filled in per handler, below, so that a file which names
-	// handlers replaces the default's list instead of adding to it.
-	cfg.RuntimeHandlers = nil
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
-		return Config{}, err
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Config{}, errors.New("more than one YAML document")
-	}
-	if cfg.RuntimeHandlers == nil {
-		cfg.RuntimeHandlers = Default().RuntimeHandlers
-	}
-	if err := cfg.Validate(); err != nil {
+	cfg, problems := Check(data)
+	if err := asError(problems); err != nil {
 		return Config{}, err
 	}
 	return cfg, nil
+}
+
+// Check is Parse with everything that can be said about a file, warnings included, in the order of its lines.
+// The configuration is what the file says where it can be read, and the defaults elsewhere.
+func Check(data []byte) (Config, []Problem) {
+	cfg := Default()
+	root, err := document(data)
+	if err != nil {
+		return cfg, []Problem{syntaxProblem(err)}
+	}
+	s := strict{at: places{}}
+	if root != nil && s.check(root, reflect.TypeFor[Config](), "") {
+		// A handler's defaults are filled in per handler, so that a file which names
+		// handlers replaces the default's list instead of adding to it.
+		cfg.RuntimeHandlers = nil
+		if err := root.Decode(&cfg); err != nil {
+			s.problems = append(s.problems, syntaxProblem(err))
+		}
+		if cfg.RuntimeHandlers == nil {
+			cfg.RuntimeHandlers = Default().RuntimeHandlers
+		}
+	}
+	problems := add(s.problems, s.at.problems(cfg.Validate(), false))
+	problems = add(problems, s.at.problems(cfg.Warnings(), true))
+	if _, ok := s.at["apiVersion"]; !ok {
+		problems = append(problems, Problem{Field: "apiVersion", Message: "is missing: taken for " + APIVersion, Warning: true})
+	}
+	return cfg, inOrder(problems)
+}
+
+// document is the only document of data, nil when there is none.
+func document(data []byte) (*yaml.Node, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one YAML document")
+	}
+	return doc.Content[0], nil
+}
+
+// syntaxProblem is an error of the YAML library, which has the line in its text.
+func syntaxProblem(err error) Problem {
+	p := Problem{Message: err.Error()}
+	if _, text, ok := strings.Cut(p.Message, "yaml: line "); ok {
+		if number, rest, ok := strings.Cut(text, ": "); ok {
+			if line, err := strconv.Atoi(number); err == nil {
+				p.Line, p.Message = line, rest
+			}
+		}
+	}
+	return p
 }
 
 // Marshal writes the configuration as YAML.
@@ -64,12 +107,8 @@ func (c Config) Marshal() ([]byte, error) {
 	return buf.Bytes(), enc.Close()
 }
 
-// UnmarshalYAML fills in the defaults of a handler. Decoding through a second type keeps
-// KnownFields, which a custom unmarshaller would otherwise lose.
+// UnmarshalYAML fills in the defaults of a handler.
 func (h *RuntimeHandler) UnmarshalYAML(node *yaml.Node) error {
-	if err := checkFields(node, handlerFields()...); err != nil {
-		return err
-	}
 	type plain RuntimeHandler
 	p := plain(defaultHandler())
 	if err := node.Decode(&p); err != nil {
@@ -79,56 +118,22 @@ func (h *RuntimeHandler) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// handlerFields are the names of a handler's fields.
-func handlerFields() []string {
-	var names []string
-	for i, t := 0, reflect.TypeFor[RuntimeHandler](); i < t.NumField(); i++ {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		names = append(names, name)
-	}
-	return names
-}
-
-// checkFields reports the first key of a mapping that is not known, with its line: a node
-// that is decoded inside a custom unmarshaller is outside the decoder's own check.
-func checkFields(node *yaml.Node, known ...string) error {
-	if node.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: want a mapping", node.Line)
-	}
-next:
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		for _, k := range known {
-			if node.Content[i].Value == k {
-				continue next
-			}
-		}
-		return fmt.Errorf("line %d: field %s not found", node.Content[i].Line, node.Content[i].Value)
-	}
-	return nil
-}
+// autoExtents is what kubeletExtents is when kubelet is asked.
+const autoExtents = "auto"
 
 // UnmarshalYAML takes "auto" or a list of extents.
 func (k *KubeletExtents) UnmarshalYAML(node *yaml.Node) error {
-	if node.Kind == yaml.ScalarNode {
-		if node.Value != "auto" {
-			return fmt.Errorf("line %d: kubeletExtents is %q: want auto or a list of {start, length}", node.Line, node.Value)
-		}
-		*k = KubeletExtents{Auto: true}
+	k.Auto, k.Extents = node.Kind == yaml.ScalarNode && node.Value == autoExtents, nil
+	if k.Auto {
 		return nil
 	}
-	for _, item := range node.Content {
-		if err := checkFields(item, "start", "length"); err != nil {
-			return err
-		}
-	}
-	k.Auto, k.Extents = false, nil
 	return node.Decode(&k.Extents)
 }
 
 // MarshalYAML is the inverse of UnmarshalYAML.
 func (k KubeletExtents) MarshalYAML() (any, error) {
 	if k.Auto {
-		return "auto", nil
+		return autoExtents, nil
 	}
 	return k.Extents, nil
 }
