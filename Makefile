@@ -120,15 +120,20 @@ test: ## every tier that this machine can run; root for the real ones
 	@hack/test.sh
 
 .PHONY: lint
-lint: $(LINTER) ## linters, layering, package comments
+lint: $(LINTER) ## linters, layering, package comments, generated files
 	@failed=0; \
 	$(LINTER) run ./... || failed=1; \
 	go test -count=1 ./internal/layering/ || failed=1; \
+	go run ./hack/configdoc -check || failed=1; \
 	exit $$failed
 
 .PHONY: fmt
 fmt: $(LINTER) ## format all Go files
 	$(LINTER) fmt
+
+.PHONY: generate
+generate: ## docs/configuration.md and the default file, from the configuration's types
+	go run ./hack/configdoc
 
 .PHONY: unit
 unit: $(GOTESTSUM) | build-deps ## tests without privilege, with the race detector

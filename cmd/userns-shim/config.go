@@ -11,19 +11,21 @@ func configCommand() *cobra.Command {
 		Use:   "config",
 		Short: "Work with the configuration file",
 	}
-	cmd.AddCommand(&cobra.Command{
-		Use:     "default",
-		Short:   "Print the default configuration as YAML",
+	cmd.AddCommand(configDefaultCommand(), configValidateCommand(), configMigrateCommand())
+	return cmd
+}
+
+func configDefaultCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "default",
+		Short: "Print the default configuration as commented YAML",
+		Long: `Print a configuration file that has every key with its default and a comment.
+A file need only have the keys that differ.`,
 		Example: "  userns-shim config default > /etc/userns-shim/config.yaml",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			data, err := config.Default().Marshal()
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(data)
+			_, err := cmd.OutOrStdout().Write(config.DefaultFile())
 			return err
 		},
-	})
-	return cmd
+	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	_ "embed" // the default file
 	"errors"
 	"fmt"
 	"io"
@@ -96,6 +97,13 @@ func syntaxProblem(err error) Problem {
 	return p
 }
 
+//go:embed default.yaml
+var defaultFile []byte
+
+// DefaultFile is a file that says what Default is, each key with a comment. hack/configdoc writes it from the
+// comments of the types.
+func DefaultFile() []byte { return bytes.Clone(defaultFile) }
+
 // Marshal writes the configuration as YAML.
 func (c Config) Marshal() ([]byte, error) {
 	var buf bytes.Buffer
@@ -149,4 +157,16 @@ func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
 }
 
 // MarshalYAML is the inverse of UnmarshalYAML.
-func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
+func (d Duration) MarshalYAML() (any, error) { return d.String(), nil }
+
+// String leaves out the zeros at the end of Go's spelling: 5m, not 5m0s.
+func (d Duration) String() string {
+	text := time.Duration(d).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
