@@ -173,7 +173,7 @@ func (p IDPool) validate() error {
 		errs = append(errs, problem("idPool.forecastWindow", "is %s: want %s at least", time.Duration(p.ForecastWindow), leastForecast))
 	}
 	if p.ScanInterval < 0 {
-		errs = append(errs, fmt.Errorf("idPool.scanInterval is negative"))
+		errs = append(errs, problem("idPool.scanInterval", "is negative"))
 	}
 	for i, e := range p.Extents {
 		errs = append(errs, e.validate(indexed("idPool.extents", i)))

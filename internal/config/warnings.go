@@ -6,7 +6,8 @@ import (
 	"net/netip"
 )
 
-// The ids that no other allocator on Linux uses, as docs/operations.md has them.
+// The ids that no other allocator on Linux uses: above those of shadow, SSSD, systemd-nspawn, Incus and OpenShift,
+// and below systemd's foreign ids.
 const (
 	firstQuietID = 2013265920
 	lastQuietID  = 2147352575
