@@ -158,33 +158,32 @@ func program(t *testing.T, n *nodetest.Node, path, script string, mode os.FileMo
 func TestExtentsOfKubeletAreThoseThatKubeletFinds(t *testing.T) {
 	t.Parallel()
 	const getsubids = "/usr/bin/getsubids"
-	all := admin.Extent{Start: 65536, Length: 0xFFFF0000}
-	defaults := admin.Extent{Start: 2013265920, Length: 100532224}
+	all := &admin.Extent{Start: 65536, Length: 0xFFFF0000}
+	defaults := &admin.Extent{Start: 2013265920, Length: 100532224}
+	type given func(t *testing.T, n *nodetest.Node, line string)
+	files := func(subuid, subgid string) given { // with the line for each %
+		return func(t *testing.T, n *nodetest.Node, line string) {
+			subIDs(t, n, strings.ReplaceAll(subuid, "%", line), strings.ReplaceAll(subgid, "%", line))
+		}
+	}
 	for name, tc := range map[string]struct {
-		given func(t *testing.T, n *nodetest.Node, line string)
-		want  func(labnode.Extent) admin.Extent // of what the line has
+		given given
+		want  *admin.Extent // nil for what the line has
 		logs  string
 	}{
-		"files, through getsubids": {func(t *testing.T, n *nodetest.Node, line string) {
-			subIDs(t, n, "root:100000:65536\n"+line, line)
-		}, nil, ""},
+		"files, through getsubids": {given: files("root:100000:65536\n%", "%")},
 		"files, without getsubids": {func(t *testing.T, n *nodetest.Node, line string) {
 			subIDs(t, n, "root:100000:65536\n"+line, line)
 			program(t, n, getsubids, "", 0o644)
 		}, nil, "kubelet itself needs getsubids"},
-		"a directory service that getsubids asks": {func(t *testing.T, n *nodetest.Node, line string) {
+		"a directory service that getsubids asks": {given: func(t *testing.T, n *nodetest.Node, line string) {
 			subIDs(t, n, "", "")
 			program(t, n, getsubids, "#!/bin/sh\necho 0: "+strings.ReplaceAll(line, ":", " "), 0o755)
-		}, nil, ""},
-		"no user kubelet": {func(*testing.T, *nodetest.Node, string) {},
-			func(labnode.Extent) admin.Extent { return all }, "there is no user kubelet"},
-		"no ids": {func(t *testing.T, n *nodetest.Node, line string) { subIDs(t, n, "", "") },
-			func(labnode.Extent) admin.Extent { return defaults }, "kubelet does not start with them either"},
-		"other gids": {func(t *testing.T, n *nodetest.Node, line string) { subIDs(t, n, line, "kubelet:65536:65536\n") },
-			func(labnode.Extent) admin.Extent { return defaults }, "uids and gids"},
-		"two lines": {func(t *testing.T, n *nodetest.Node, line string) {
-			subIDs(t, n, line+"kubelet:65536:65536\n", line+"kubelet:65536:65536\n")
-		}, func(labnode.Extent) admin.Extent { return defaults }, "more than one extent"},
+		}},
+		"no user kubelet": {func(*testing.T, *nodetest.Node, string) {}, all, "there is no user kubelet"},
+		"no ids":          {files("", ""), defaults, "kubelet does not start with them either"},
+		"other gids":      {files("%", "kubelet:65536:65536\n"), defaults, "uids and gids"},
+		"two lines":       {files("%kubelet:65536:65536\n", "%kubelet:65536:65536\n"), defaults, "more than one extent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := ownNode(t, labnode.Options{NoDaemon: true})
@@ -196,7 +195,7 @@ func TestExtentsOfKubeletAreThoseThatKubeletFinds(t *testing.T) {
 			}
 			want := admin.Extent(ids)
 			if tc.want != nil {
-				want = tc.want(ids)
+				want = *tc.want
 			}
 			if s := poolSegment(t, n, "kubelet"); !slices.Equal(s.Extents, []admin.Extent{want}) {
 				t.Errorf("kubelet's extents are %v, want %v", s.Extents, want)

@@ -88,7 +88,11 @@ func (n *Names) held(id uint32, a idpool.Allocation) Name {
 	case idpool.StateReserved:
 		return about(statePrefix, "reserved", fmt.Sprintf("range %d reserved as %s", a.Range.Start, a.Reservation))
 	case idpool.StateQuarantined:
-		return about(statePrefix, "quarantined", fmt.Sprintf("range %d in quarantine after pod UID %s", a.Range.Start, a.Pod))
+		last := "pod UID " + string(a.Pod)
+		if a.Pod == "" {
+			last = "reservation " + a.Reservation
+		}
+		return about(statePrefix, "quarantined", fmt.Sprintf("range %d in quarantine after %s", a.Range.Start, last))
 	}
 	for i := len(a.Sandboxes) - 1; i >= 0; i-- {
 		if pod, ok := n.o.Pod(a.Sandboxes[i]); ok {

@@ -50,13 +50,15 @@ func newNames(more ...idpool.Allocation) *Names {
 }
 
 func TestNamesOfIDs(t *testing.T) {
-	n := newNames()
+	given := idpool.Allocation{Range: idpool.Range{Start: 130 * unit, Length: unit}, State: idpool.StateQuarantined, Reservation: "smb"}
+	n := newNames(given)
 	for id, want := range map[uint32][2]string{
 		100 * unit:         {"userns-web-7d4b9c6f5-0064-0", "ID 0 of pod default/web-7d4b9c6f5-x2k8p"},
 		101*unit - 1:       {"userns-web-7d4b9c6f5-0064-65535", "ID 65535 of pod default/web-7d4b9c6f5-x2k8p"},
 		101*unit + 1000:    {"userns-dns-0065-1000", "ID 1000 of pod kube-system/dns"},
 		103*unit + 1:       {"userns-dns-0065-131073", "ID 131073 of pod kube-system/dns"},
 		104*unit + 5:       {"userns_quarantined-0068-5", "ID 5 of range 6815744 in quarantine after pod UID 6d3b1c2e-93a4"},
+		130*unit + 5:       {"userns_quarantined-0082-5", "ID 5 of range 8519680 in quarantine after reservation smb"},
 		105*unit + 5:       {"userns_reserved-0069-5", "ID 5 of range 6881280 reserved as nfs"},
 		106*unit + 5:       {"userns-6d3b1c2e-93a4-006a-5", "ID 5 of pod UID 6d3b1c2e-93a4-4f0b"},
 		107 * unit:         {"userns-free-006b-0", "ID 0 of pod evil/free"},
