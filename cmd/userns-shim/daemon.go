@@ -149,7 +149,7 @@ func (d *daemon) openEngine(context.Context) (err error) {
 }
 
 func (d *daemon) openMounts(context.Context) error {
-	prober, err := kernel.New(kernel.Options{UserNS: d.probeUserNS})
+	prober, err := kernel.New(kernel.Options{UserNS: func() (*os.File, error) { return probeUserNS(d.cfg.State) }})
 	if err != nil {
 		return err
 	}
@@ -162,9 +162,9 @@ func (d *daemon) openMounts(context.Context) error {
 	return nil
 }
 
-// probeUserNS makes a user namespace for the probes of what the kernel can do.
-func (d *daemon) probeUserNS() (*os.File, error) {
-	dir, err := os.MkdirTemp(d.cfg.State, "probe-")
+// probeUserNS makes a user namespace for the probes of what the kernel can do, and pins it below a directory for a moment.
+func probeUserNS(parent string) (*os.File, error) {
+	dir, err := os.MkdirTemp(parent, "probe-")
 	if err != nil {
 		return nil, fmt.Errorf("probe the kernel: %w", err)
 	}

@@ -12,6 +12,9 @@ import (
 // kubeletLine is what an installer puts into /etc/subuid and /etc/subgid.
 func kubeletLine() string { return fmt.Sprintf("%s:%s", subid.User, idpool.DefaultKubeletExtents()[0]) }
 
+// codeUnlimited is that of a node on which kubelet gives out any ids.
+const codeUnlimited = "kubelet-unlimited"
+
 // extentFindings judge the extents of both segments: against each other, and against what others hand out by default. Where nothing limits
 // kubelet that is one finding, and its extents are not looked at.
 func extentFindings(kubelet, own []idpool.Range, limited bool) []admin.Finding {
@@ -23,7 +26,7 @@ func extentFindings(kubelet, own []idpool.Range, limited bool) []admin.Finding {
 	if limited {
 		extents["kubelet's extents"] = kubelet
 	} else {
-		add(admin.SeverityWarning, "kubelet-unlimited", idpool.Range{}, "nothing limits the ids that kubelet gives to pods: those of other programs are among them, and of the pool's own segment",
+		add(admin.SeverityWarning, codeUnlimited, idpool.Range{}, "nothing limits the ids that kubelet gives to pods: those of other programs are among them, and of the pool's own segment",
 			fmt.Sprintf("useradd --system --no-create-home %s; echo %s | tee -a /etc/subuid /etc/subgid; restart kubelet and userns-shim", subid.User, kubeletLine()))
 	}
 	for _, a := range own {

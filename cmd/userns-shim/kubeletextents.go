@@ -50,7 +50,7 @@ func (s kubeletSources) extents(ctx context.Context) ([]idpool.Range, error) {
 		return nil, fmt.Errorf("look up user %s: %w", subid.User, err)
 	}
 	uids, err := s.subordinate(ctx, subid.User)
-	if errors.Is(err, exec.ErrNotFound) {
+	if noProgram(err) {
 		return s.filed(ctx)
 	}
 	if err != nil {
@@ -125,3 +125,6 @@ func kubeletExtents(ctx context.Context, s kubeletSources) []idpool.Range {
 	}
 	return extents
 }
+
+// noProgram says that getsubids is not installed.
+func noProgram(err error) bool { return errors.Is(err, exec.ErrNotFound) }

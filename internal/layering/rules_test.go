@@ -27,7 +27,7 @@ var (
 // no pattern matches is an error: it has to be given its place here.
 var layers = []layer{
 	{pkg: "cmd/...", may: []string{
-		"pkg/...", "internal/admin", "internal/config", "internal/forecast", "internal/fromcontainerd", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/version",
+		"pkg/...", "internal/admin", "internal/config", "internal/doctor", "internal/forecast", "internal/fromcontainerd", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/version",
 	}},
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"pkg/nri", "internal/kernel", "internal/version"})},
@@ -63,6 +63,7 @@ var layers = []layer{
 	{pkg: "internal/config"},
 	{pkg: "internal/configdoc", may: []string{"internal/config"}, tool: true},
 	{pkg: "internal/fromcontainerd", may: []string{"internal/config"}},
+	{pkg: "internal/doctor", may: []string{"internal/kernel", "pkg/idpool/..."}},
 	{pkg: "internal/forecast"},
 	{pkg: "internal/kernel"},
 	{pkg: "internal/metrics"},
