@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,6 +78,19 @@ func (r *Registry) Requests(methodAndPath string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.hits[methodAndPath]
+}
+
+// RequestsBelow counts those whose method and path begin so, such as "GET /v2/demo/blobs/".
+func (r *Registry) RequestsBelow(prefix string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum := 0
+	for methodAndPath, hits := range r.hits {
+		if strings.HasPrefix(methodAndPath, prefix) {
+			sum += hits
+		}
+	}
+	return sum
 }
 
 // Push stores an image under repoTag ("demo:latest") and returns the digest of its manifest.

@@ -70,15 +70,25 @@ func StartContainerd(ctx context.Context, opts ContainerdOptions) (*Containerd, 
 	if err := os.Chmod(opts.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open directory of containerd: %w", err)
 	}
-	if err := os.WriteFile(c.configPath(), []byte(c.config()), 0o644); err != nil {
-		return nil, fmt.Errorf("write containerd configuration: %w", err)
+	if err := c.Configure(func(*ContainerdOptions) {}); err != nil {
+		return nil, err
 	}
 	return c, c.Start(ctx)
 }
 
 func (c *Containerd) shimSockets() string { return filepath.Join(c.opts.Dir, "s") }
 
-func (c *Containerd) configPath() string { return filepath.Join(c.opts.Dir, "containerd.toml") }
+// Configure changes its options from the next Start on; Dir stays.
+func (c *Containerd) Configure(change func(*ContainerdOptions)) error {
+	change(&c.opts)
+	if err := os.WriteFile(c.ConfigPath(), []byte(c.config()), 0o644); err != nil {
+		return fmt.Errorf("write containerd configuration: %w", err)
+	}
+	return nil
+}
+
+// ConfigPath is its configuration file.
+func (c *Containerd) ConfigPath() string { return filepath.Join(c.opts.Dir, "containerd.toml") }
 
 func (c *Containerd) config() string {
 	disabled := `"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.nri.v1.nri"`
@@ -113,7 +123,7 @@ func (c *Containerd) Start(ctx context.Context) error {
 	proc, err := startProcess(c.opts.World, command{
 		name: "containerd",
 		path: c.opts.Tools.Path("containerd"),
-		args: []string{"--config", c.configPath()},
+		args: []string{"--config", c.ConfigPath()},
 		env:  []string{cmp.Or(c.searchPath(), c.opts.Tools.searchPath())},
 		log:  c.Log,
 	})
