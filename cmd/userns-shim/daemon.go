@@ -15,6 +15,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/forecast"
 	"github.com/userns-shim/userns-shim/internal/kernel"
 	"github.com/userns-shim/userns-shim/internal/metrics"
+	"github.com/userns-shim/userns-shim/internal/statusz"
 	"github.com/userns-shim/userns-shim/internal/version"
 	"github.com/userns-shim/userns-shim/pkg/cgroups"
 	"github.com/userns-shim/userns-shim/pkg/container"
@@ -57,6 +58,8 @@ type daemon struct {
 	events     *cri.Events
 	metrics    *metrics.Metrics
 	tracker    *forecast.Tracker
+	history    *statusz.History
+	started    time.Time
 	classes    *qosclass.Classes
 	plugins    *nri.Adapter // nil where the configuration turns NRI off
 
@@ -71,6 +74,7 @@ func (f closerFunc) Close() error { return f() }
 // newDaemon builds the parts; what it opened is closed on an error.
 func newDaemon(ctx context.Context, cfg config.Config) (*daemon, error) {
 	d := &daemon{cfg: cfg, events: &cri.Events{}, tracker: forecast.NewTracker(time.Duration(cfg.IDPool.ForecastWindow))}
+	d.history, d.started = statusz.NewHistory(keptEvents), time.Now()
 	d.metrics = metrics.New(version.Version, d.poolStats)
 	if err := d.build(ctx); err != nil {
 		return nil, errors.Join(err, d.close())

@@ -64,6 +64,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 
 		Notify:            d.events.Publish,
 		ObserveLease:      d.observeLease,
+		ObserveRelease:    d.observeRelease,
 		Plugins:           d.sandboxPlugins(),
 		RejectConflicts:   d.cfg.IDPool.OnConflict == config.ConflictReject,
 		UnprivilegedPorts: d.cfg.EnableUnprivilegedPorts,

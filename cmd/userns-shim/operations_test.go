@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -164,7 +165,12 @@ func TestSettingsOfThePageExist(t *testing.T) {
 			t.Errorf("the configuration file has no %s", name[0])
 		}
 	}
-	if _, ok := settings["metricsListen"]; !ok || len(found) == 0 {
-		t.Errorf("settings are %v, named are %v", settings, found)
+	if len(found) == 0 {
+		t.Error("the page names no setting")
+	}
+	// The page says that the status page is on loopback by default.
+	listen, _ := settings["metricsListen"].(string)
+	if addr, err := netip.ParseAddrPort(listen); err != nil || !addr.Addr().IsLoopback() {
+		t.Errorf("by default metricsListen is %q: %v", listen, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -71,7 +72,7 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		return errors.Join(err, listener.Close(), adminListener.Close())
 	}
 	group.Go(func() error {
-		view := poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker}
+		view := d.poolView()
 		return admin.Serve(ctx, adminListener, view, poolChecker{
 			view: view, scanner: d.scanner, limited: limitsKubelet(d.pool.Extents(idpool.SegmentKubelet)),
 		})
@@ -89,7 +90,9 @@ func (d *daemon) serve(ctx context.Context, group *errgroup.Group) error {
 		})
 	}
 	if metricsListener != nil {
-		group.Go(func() error { return d.metrics.Serve(ctx, metricsListener) })
+		group.Go(func() error {
+			return d.metrics.Serve(ctx, metricsListener, map[string]http.Handler{"/statusz": d.statusPage()})
+		})
 	}
 	group.Go(func() error {
 		err := d.engine.WatchOOM(ctx, d.containers.NoteOOM)

@@ -61,7 +61,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.containerd, "containerd", def.Containerd.Address, "`path` of containerd's socket")
 	flags.StringVar(&f.root, "root", def.Root, "`directory` of what outlives a reboot")
 	flags.StringVar(&f.state, "state", def.State, "`directory` of what does not outlive a reboot")
-	flags.StringVar(&f.metricsListen, "metrics-listen", def.MetricsListen, "`address` of /metrics, empty for none")
+	flags.StringVar(&f.metricsListen, "metrics-listen", def.MetricsListen, "`address` of /metrics and /statusz, empty for none")
 }
 
 // load reads the file and puts the flags that were given over it.

@@ -33,7 +33,7 @@ type Config struct {
 	// State keeps what does not outlive a reboot: namespace pins, mounts, FIFOs, the admin socket.
 	// Example: /run/userns-shim
 	State string `yaml:"state"`
-	// MetricsListen serves /metrics over HTTP; empty turns it off.
+	// MetricsListen serves /metrics and /statusz over HTTP to whoever reaches it; empty turns them off.
 	// Example: 127.0.0.1:9464
 	MetricsListen string `yaml:"metricsListen"`
 

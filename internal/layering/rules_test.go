@@ -27,7 +27,7 @@ var (
 // no pattern matches is an error: it has to be given its place here.
 var layers = []layer{
 	{pkg: "cmd/...", may: []string{
-		"pkg/...", "internal/admin", "internal/config", "internal/doctor", "internal/forecast", "internal/fromcontainerd", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/version",
+		"pkg/...", "internal/admin", "internal/config", "internal/doctor", "internal/forecast", "internal/fromcontainerd", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/statusz", "internal/version",
 	}},
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"pkg/nri", "internal/kernel", "internal/version"})},
@@ -67,6 +67,7 @@ var layers = []layer{
 	{pkg: "internal/forecast"},
 	{pkg: "internal/kernel"},
 	{pkg: "internal/metrics"},
+	{pkg: "internal/statusz"},
 	{pkg: "internal/version"},
 	{pkg: "internal/selftest/...", may: []string{"internal/labimage"}},
 	{pkg: "internal/layering"},

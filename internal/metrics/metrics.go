@@ -77,11 +77,17 @@ func (m *Metrics) ObserveCommit(took time.Duration, err error) {
 // readTimeout bounds the headers of a scrape.
 const readTimeout = 10 * time.Second
 
-// Serve answers scrapes of /metrics on the listener until ctx ends.
-func (m *Metrics) Serve(ctx context.Context, listener net.Listener) error {
+// writeTimeout bounds an answer, so that a reader who does not read holds none.
+const writeTimeout = 30 * time.Second
+
+// Serve answers scrapes of /metrics on the listener until ctx ends, and what asks for one of the pages, by path.
+func (m *Metrics) Serve(ctx context.Context, listener net.Listener, pages map[string]http.Handler) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: readTimeout}
+	for path, page := range pages {
+		mux.Handle("GET "+path, page)
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: readTimeout, WriteTimeout: writeTimeout}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

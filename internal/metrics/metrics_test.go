@@ -38,7 +38,7 @@ func TestServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- m.Serve(ctx, listener) }()
+	go func() { ended <- m.Serve(ctx, listener, nil) }()
 	resp, err := http.Get("http://" + listener.Addr().String() + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -62,6 +62,7 @@ func TestSandboxSpecRefuses(t *testing.T) {
 	}{
 		{"no metadata", func(c *runtimeapi.PodSandboxConfig) { c.Metadata = nil }},
 		{"empty uid", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Uid = "" }},
+		{"name that is two CNI arguments", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Name = "a;K8S_POD_UID=b" }},
 		{"name with a slash", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Name = "a/b" }},
 		{"name with a newline", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Name = "a\nb" }},
 		{"name with NUL", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Name = "a\x00" }},

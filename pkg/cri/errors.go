@@ -126,15 +126,16 @@ func invalid(format string, args ...any) error {
 const maxName = 253
 
 // checkName accepts what Kubernetes lets names be, and what crictl's users make of them, but
-// nothing that could be mistaken for a path, a separator or a line of its own.
+// nothing that could be mistaken for a path, a separator or a line of its own. The separators are those of a path
+// and of CNI's arguments, in which a pod with such a name could be neither attached nor removed.
 func checkName(field, value string) error {
 	switch {
 	case value == "":
 		return invalid("%s is empty", field)
 	case len(value) > maxName:
 		return invalid("%s has %d characters: want at most %d", field, len(value), maxName)
-	case strings.Contains(value, "/"), !printable(value):
-		return invalid("%s is %q: want printable characters and no slash", field, value)
+	case strings.ContainsAny(value, "/;="), !printable(value):
+		return invalid("%s is %q: want printable characters and none of / ; =", field, value)
 	}
 	return nil
 }

@@ -37,12 +37,33 @@ func (m *Manager) checkUserNamespaces(ctx context.Context, spec Spec) error {
 
 // Lease is how asking the pool for a pod's ids went.
 type Lease struct {
+	Pod Metadata
+	// Range is what the pod got.
+	Range idpool.Range
 	// Took is without the commit.
 	Took time.Duration
 	// Conflict is why the pod did not get the mapping that was requested, also when it got another.
 	Conflict error
 	// Err is why the pod got no range, nil when it did.
 	Err error
+}
+
+// errNotRecorded is why a pod has no range although the pool gave it one: the transaction failed.
+var errNotRecorded = errors.New("the range was not recorded")
+
+// observe tells of a lease when it is certain: at once of one that failed, and else when the transaction ends.
+func (m *Manager) observe(tx *state.Tx, l Lease) {
+	switch {
+	case m.opts.ObserveLease == nil:
+	case l.Err != nil:
+		m.opts.ObserveLease(l)
+	default:
+		tx.OnCommit(func() { m.opts.ObserveLease(l) })
+		tx.OnRollback(func() {
+			l.Range, l.Err = idpool.Range{}, errNotRecorded
+			m.opts.ObserveLease(l)
+		})
+	}
 }
 
 // handlerPolicy returns the user namespace policy of the spec's runtime handler.
@@ -88,9 +109,7 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec *Record, looked b
 	if idpool.NeedsScan(err) && !looked {
 		return err // not the last word
 	}
-	if m.opts.ObserveLease != nil {
-		m.opts.ObserveLease(Lease{Took: time.Since(began), Conflict: conflict, Err: err})
-	}
+	m.observe(tx, Lease{Pod: rec.Spec.Metadata, Range: r, Took: time.Since(began), Conflict: conflict, Err: err})
 	if err != nil {
 		return err
 	}

@@ -81,6 +81,8 @@ type Options struct {
 	Notify func(Event)
 	// ObserveLease, where it is set, is told how each request for ids went.
 	ObserveLease func(Lease)
+	// ObserveRelease, where it is set, is told of each range that a sandbox gave back.
+	ObserveRelease func(pod Metadata, r idpool.Range)
 	// Plugins, where it is set, look on.
 	Plugins Plugins
 	// UnprivilegedPorts and UnprivilegedICMP open those to every process of a pod network.

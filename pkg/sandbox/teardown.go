@@ -137,6 +137,9 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 	if err != nil {
 		return fmt.Errorf("forget sandbox %s: %w", rec.ID, err)
 	}
+	if rec.Range != nil && m.opts.ObserveRelease != nil {
+		m.opts.ObserveRelease(rec.Spec.Metadata, *rec.Range)
+	}
 	m.releaseLabel(rec)
 	m.tell(ctx, StepRemoved, rec)
 	if rec.Phase != PhaseCreating {
