@@ -15,12 +15,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// kubeletPort is in the node's own network namespace, so a fixed port is free. So is the address that kubelet has
-// for the node's, which may not be of loopback.
-const (
-	kubeletPort = 10250
-	nodeIP      = "192.0.2.1"
-)
+// kubeletPort is in the node's own network namespace, so a fixed port is free.
+const kubeletPort = 10250
+
+// NodeIP is the address that kubelet has for the node's; it may be none of loopback's.
+const NodeIP = "192.0.2.1"
 
 // KubeletOptions are what differs between the kubelets of tests.
 type KubeletOptions struct {
@@ -107,7 +106,7 @@ func (k *Kubelet) Start(ctx context.Context) error {
 	defer cancel()
 	kubelet := append([]string{
 		k.node.tools.Path("kubelet"), "--config", k.configPath(), "--root-dir", k.Root, "--cert-dir", filepath.Join(k.dir(), "pki"),
-		"--hostname-override", k.NodeName, "--node-ip", nodeIP,
+		"--hostname-override", k.NodeName, "--node-ip", NodeIP,
 		"--containerd", k.node.Containerd.Address, "--containerd-namespace", Namespace, // cAdvisor's
 	}, k.opts.Args...)
 	proc, err := startProcess(k.node.World, command{

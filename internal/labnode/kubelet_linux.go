@@ -86,7 +86,7 @@ func addNodeIP() error {
 	if err != nil {
 		return fmt.Errorf("find loopback: %w", err)
 	}
-	addr, err := netlink.ParseAddr(nodeIP + "/32")
+	addr, err := netlink.ParseAddr(NodeIP + "/32")
 	if err != nil {
 		return fmt.Errorf("parse the node's address: %w", err)
 	}

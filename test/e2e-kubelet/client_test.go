@@ -56,19 +56,14 @@ func (c *kubeletClient) pods(ctx context.Context) ([]corev1.Pod, error) {
 // eventually polls until check returns nil, and fails the test with its last error after patience.
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
-	eventuallyWithin(t, patience, what, check)
-}
-
-func eventuallyWithin(t testing.TB, limit time.Duration, what string, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(patience)
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s: %v", what, limit, err)
+			t.Fatalf("%s: not within %s: %v", what, patience, err)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}

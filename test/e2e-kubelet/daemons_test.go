@@ -144,7 +144,7 @@ volumes: [{name: shared, emptyDir: {}}]
 		t.Fatal(err)
 	}
 	for _, p := range pods {
-		p.wantRestarts(t, "main", 1)
+		p.awaitRestart(t, "main")
 		if last := status(p.ready(t), "main").LastTerminationState.Terminated; last == nil || last.ExitCode != 7 {
 			t.Errorf("the first container ended as %+v", last)
 		}

@@ -74,7 +74,7 @@ containers:
 - {name: main, image: IMAGE, command: [sh, -c, 'if [ -e /shared/x ]; then echo second; sleep infinity; fi; touch /shared/x; echo first; exit 1'], volumeMounts: [{name: shared, mountPath: /shared}]}
 volumes: [{name: shared, emptyDir: {}}]
 `)
-		p.wantRestarts(t, "main", 1)
+		p.awaitRestart(t, "main")
 		eventually(t, "the second one has written", func() error {
 			if got := p.logs(t, "main", nil); got != "second\n" {
 				return errors.New(got)

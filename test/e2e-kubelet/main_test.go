@@ -30,6 +30,9 @@ const kubeletRanges = 112
 // cores is slow.
 const patience = 90 * time.Second
 
+// otherHandler is a runtime handler beside the default one.
+const otherHandler = "other"
+
 var shared struct {
 	mu   sync.Mutex
 	node *node
@@ -89,6 +92,7 @@ func startNode(t *testing.T, tools labnode.Tools) (*node, error) {
 	began := time.Now()
 	lab, err := nodetest.New(t.Context(), labnode.Options{
 		Tools: tools, KubeletRanges: kubeletRanges, PoolRanges: labnode.RangesPerNode - kubeletRanges,
+		Daemon: labnode.DaemonOptions{Handlers: "  " + otherHandler + ": {runtime: io.containerd.runc.v2, binaryName: runc}\n"},
 	})
 	if err != nil {
 		return nil, err

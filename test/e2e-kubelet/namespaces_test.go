@@ -24,7 +24,7 @@ containers:
 		}
 		// A signal to the other container's process, and its end as kubelet sees it.
 		p.sh(t, "kill -9 $(ps | awk '/sleep 4321[0]/ {print $1}')")
-		p.wantRestarts(t, "second", 1)
+		p.awaitRestart(t, "second")
 	})
 }
 

@@ -28,11 +28,12 @@ var id = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // namespace is that of all pods.
 const namespace = "e2e"
 
-// pod is a static pod.
+// pod is a pod of kubelet's.
 type pod struct {
 	node     *node
-	name     string // as kubelet names it, with the node's name
-	manifest string // path of its file
+	name     string // as kubelet names it: that of a static one ends with the node's name
+	manifest string // path of a static pod's file
+	api      *apiServer
 }
 
 // eachUsers runs a test of pods with and without a user namespace, side by side.
@@ -47,8 +48,17 @@ func eachUsers(t *testing.T, test func(t *testing.T, n *node, hostUsers bool)) {
 	}
 }
 
-// run starts a pod of a spec in YAML, in which IMAGE is the demo image. It is removed when the test ends.
+// run starts a static pod of a spec in YAML, in which IMAGE is the demo image. It is removed when the test ends.
 func (n *node) run(t testing.TB, hostUsers bool, spec string) *pod {
+	t.Helper()
+	made := n.newPod(t, hostUsers, spec)
+	p := &pod{node: n, name: made.Name + "-" + n.kubelet.NodeName, manifest: filepath.Join(n.kubelet.Manifests, made.Name+".json")}
+	p.write(t, made)
+	p.removeAtEnd(t)
+	return p
+}
+
+func (n *node) newPod(t testing.TB, hostUsers bool, spec string) *corev1.Pod {
 	t.Helper()
 	made := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
 	made.Name = "p-" + strings.ToLower(rand.Text()[:10])
@@ -62,20 +72,17 @@ func (n *node) run(t testing.TB, hostUsers bool, spec string) *pod {
 	if made.Spec.TerminationGracePeriodSeconds == nil {
 		made.Spec.TerminationGracePeriodSeconds = ptr.To[int64](1) // the box's sleep ignores SIGTERM
 	}
-	return n.runPod(t, made)
+	return made
 }
 
-func (n *node) runPod(t testing.TB, made *corev1.Pod) *pod {
+func (p *pod) removeAtEnd(t testing.TB) {
 	t.Helper()
-	p := &pod{node: n, name: made.Name + "-" + n.kubelet.NodeName, manifest: filepath.Join(n.kubelet.Manifests, made.Name+".json")}
-	p.write(t, made)
 	t.Cleanup(func() {
 		if t.Failed() {
 			p.show(t)
 		}
 		p.remove(t)
 	})
-	return p
 }
 
 // write puts the manifest in place in one go, for kubelet watches the directory.
@@ -161,9 +168,13 @@ func states(now *corev1.Pod) string {
 	return text.String()
 }
 
-// delete takes the manifest away, which makes kubelet end the pod.
+// delete makes kubelet end the pod.
 func (p *pod) delete(t testing.TB) {
 	t.Helper()
+	if p.api != nil {
+		p.deleteObject(t, -1)
+		return
+	}
 	if err := os.Remove(p.manifest); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}

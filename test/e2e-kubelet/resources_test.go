@@ -131,7 +131,7 @@ containers:
 - {name: main, image: IMAGE, command: [sh, -c, '[ -e /shared/x ] && sleep infinity; touch /shared/x; exec dd if=/dev/zero of=/dev/null bs=100M count=1'], resources: {limits: {memory: 32Mi}}, volumeMounts: [{name: shared, mountPath: /shared}]}
 volumes: [{name: shared, emptyDir: {}}]
 `)
-		p.wantRestarts(t, "main", 1)
+		p.awaitRestart(t, "main")
 		now := p.ready(t)
 		if last := status(now, "main").LastTerminationState.Terminated; last == nil || last.Reason != "OOMKilled" {
 			t.Errorf("the first one ended as %+v", last)

@@ -73,11 +73,11 @@ containers:
 	})
 }
 
-// wantRestarts waits until a container was restarted so often and runs.
-func (p *pod) wantRestarts(t testing.TB, name string, want int32) {
+// awaitRestart waits until a container was restarted once and runs.
+func (p *pod) awaitRestart(t testing.TB, name string) {
 	t.Helper()
-	p.await(t, fmt.Sprintf("%s restarted %d times", name, want), func(now *corev1.Pod) error {
-		if s := status(now, name); s.RestartCount != want || s.State.Running == nil {
+	p.await(t, name+" was restarted", func(now *corev1.Pod) error {
+		if s := status(now, name); s.RestartCount != 1 || s.State.Running == nil {
 			return errors.New(states(now))
 		}
 		return nil
