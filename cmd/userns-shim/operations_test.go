@@ -41,7 +41,7 @@ func anchors(page string) []string {
 	return found
 }
 
-var codeBlock = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+var codeBlock = regexp.MustCompile("(?ms)^ *```([a-z]*)\n(.*?)^ *```$")
 
 func withoutCode(page string) string { return codeBlock.ReplaceAllString(page, "") }
 
@@ -128,6 +128,7 @@ func TestCommandsOfThePageExist(t *testing.T) {
 	checked := 0
 	for _, line := range shellCommands(readFile(t, operationsPage)) {
 		for part := range strings.SplitSeq(line, "|") {
+			part, _, _ = strings.Cut(part, " >") // where its output goes
 			words := strings.Fields(part)
 			if len(words) == 0 || words[0] != "userns-shim" {
 				continue
