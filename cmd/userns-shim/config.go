@@ -12,7 +12,7 @@ func configCommand() *cobra.Command {
 		Short: "Work with the configuration file",
 	}
 	cmd.AddCommand(configDefaultCommand(), configValidateCommand(), configMigrateCommand())
-	return cmd
+	return group(cmd)
 }
 
 func configDefaultCommand() *cobra.Command {

@@ -33,9 +33,7 @@ cannot be carried over is printed to standard error, with the reason.
 
 containerd's file (versions 2 to 4) is read with all that it imports. Values that
 are containerd's defaults are not mentioned. userns-shim's own is one with the
-kind Config, or without any.
-
-Exit code: 0 printed, 1 the file has errors, 2 wrong usage or a file that cannot be read.`,
+kind Config, or without any.`,
 		Example: `  userns-shim config migrate /etc/containerd/config.toml > /etc/userns-shim/config.yaml
   userns-shim config migrate -o json /etc/containerd/config.toml | jq .notes`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
@@ -50,7 +48,12 @@ Exit code: 0 printed, 1 the file has errors, 2 wrong usage or a file that cannot
 	cmd.Flags().StringVar(&f.from, "from", "auto", "`format` of FILE: auto, containerd or userns-shim")
 	cmd.Flags().StringVar(&f.root, "root", "/", "`directory` that absolute imports are below")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "yaml", "`format`: yaml, or json with the file and the notes in one")
-	return cmd
+	completeFlags(cmd, map[string]cobra.CompletionFunc{
+		"output": fixed("yaml", "json"), "from": fixed("auto", "containerd", "userns-shim"),
+	})
+	return withExitCodes(cmd, `0  printed
+1  the file has errors
+2  the command line is wrong, or the file cannot be read`)
 }
 
 func (f *migrateFlags) run(name string, cmd *cobra.Command) error {

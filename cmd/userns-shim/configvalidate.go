@@ -24,10 +24,7 @@ func configValidateCommand() *cobra.Command {
 		Short: "Tell all that is wrong with a configuration file",
 		Long: `Check a configuration file as serve reads it, and print every error and warning
 with its line. Without FILE, or with -, it reads standard input. It looks at the
-file alone: whether this node has what the file names is for doctor and the log.
-
-Exit code: 0 the file is valid, 1 it has errors (with --strict: or warnings),
-2 wrong usage or a file that cannot be read.`,
+file alone: whether this node has what the file names is for doctor and the log.`,
 		Example: `  userns-shim config validate /etc/userns-shim/config.yaml
   userns-shim config validate -o json new.yaml | jq -r '.problems[].field'`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
@@ -41,7 +38,10 @@ Exit code: 0 the file is valid, 1 it has errors (with --strict: or warnings),
 	}
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "`format`: text or json")
 	cmd.Flags().BoolVar(&f.strict, "strict", false, "let warnings count as errors")
-	return cmd
+	completeFlags(cmd, map[string]cobra.CompletionFunc{"output": fixed("text", "json")})
+	return withExitCodes(cmd, `0  the file is valid
+1  it has errors, or with --strict warnings
+2  the command line is wrong, or the file cannot be read`)
 }
 
 // verdict is what config validate says of a file.

@@ -35,10 +35,7 @@ asks for something says what to type. Nothing is changed and no pod is run; for 
 with pods there is userns-shim selftest.
 
 It works while userns-shim or containerd is down. Run it as root on the node itself, with
-the configuration file that the daemon has.
-
-Exit codes: 0 there is no finding of --severity or worse; 1 there is one; 2 the command
-line is wrong.`,
+the configuration file that the daemon has.`,
 		Example: `  userns-shim doctor
   userns-shim doctor --config /etc/userns-shim/config.yaml --quiet
   userns-shim doctor -o json | jq -r '.findings[] | select(.severity == "error") | .remedy'`,
@@ -51,7 +48,12 @@ line is wrong.`,
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "`format` of the report: text, json or yaml")
 	cmd.Flags().StringVar(&f.severity, "severity", string(doctor.Warning), "`level` from which on findings make the exit code 1: error, warning, unknown or info")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "leave out what is well")
-	return cmd
+	completeFlags(cmd, map[string]cobra.CompletionFunc{
+		"output": fixed("text", "json", "yaml"), "severity": fixed("error", "warning", "unknown", "info"),
+	})
+	return withExitCodes(cmd, `0  there is no finding of --severity or worse
+1  there is one
+2  the command line is wrong`)
 }
 
 func (f *doctorFlags) run(ctx context.Context, flags *pflag.FlagSet, out io.Writer) error {

@@ -42,7 +42,8 @@ hostUsers: false gets 65,536 host ids that no other pod of the node has.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(serveCommand(), poolCommand(), doctorCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), versionCommand())
-	return root
+	helpWithExitCodes(root)
+	return group(root)
 }
 
 func versionCommand() *cobra.Command {

@@ -117,7 +117,7 @@ func checkCommand(words []string) error {
 	if err := cmd.ParseFlags(rest); err != nil {
 		return err
 	}
-	if !cmd.Runnable() {
+	if cmd.HasSubCommands() {
 		return usageError{pflag.ErrHelp}
 	}
 	return cmd.ValidateArgs(cmd.Flags().Args())

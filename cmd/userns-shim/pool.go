@@ -31,13 +31,11 @@ func poolCommand() *cobra.Command {
 		Use:   "pool",
 		Short: "Look at the node's pool of host ids, and change it",
 		Long: `Look at the node's pool of host ids, and change it, by asking the userns-shim that runs
-on this node through a socket that only root can open.
-
-Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 the
-command line is wrong.`,
+on this node through a socket that only root can open.`,
 	}
 	cmd.PersistentFlags().StringVar(&f.state, "state", config.Default().State, "state `directory` of the running userns-shim")
 	cmd.PersistentFlags().StringVarP(&f.output, "output", "o", "text", "`format`: text, json or yaml")
+	completeFlags(cmd, map[string]cobra.CompletionFunc{"output": fixed("text", "json", "yaml")})
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if !slices.Contains([]string{"text", "json", "yaml"}, f.output) {
 			return usageError{fmt.Errorf("output format %q: want text, json or yaml", f.output)}
@@ -46,7 +44,7 @@ command line is wrong.`,
 	}
 	cmd.AddCommand(poolStatusCommand(&f), poolListCommand(&f), poolWhoCommand(&f), poolCheckCommand(&f), poolReserveCommand(&f), poolReleaseCommand(&f),
 		poolExportCommand(&f))
-	return cmd
+	return group(cmd)
 }
 
 func (f *poolFlags) client() *admin.Client { return admin.NewClient(admin.SocketPath(f.state)) }

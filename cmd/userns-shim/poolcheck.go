@@ -30,9 +30,7 @@ The daemon looks every idPool.scanInterval and idPool.reconcileInterval, and thi
 shows what it found last; --fresh makes it look now, which takes 15 seconds at most.
 
 The first line sums up in 80 characters at most, as node-problem-detector takes it;
---brief prints that line alone.
-Exit codes: 0 there is no finding of --severity or worse; 1 there is one; 2 it is not
-known, because the daemon does not answer or has not looked yet, or the command line is wrong.`,
+--brief prints that line alone.`,
 		Example: `  userns-shim pool check
   userns-shim pool check --severity error
   userns-shim pool check --fresh -o json | jq -r '.findings[].message'`,
@@ -70,7 +68,10 @@ known, because the daemon does not answer or has not looked yet, or the command 
 	cmd.Flags().StringVar(&severity, "severity", admin.SeverityWarning, "`level` from which on findings make the exit code 1: error, warning or info")
 	cmd.Flags().BoolVar(&brief, "brief", false, "print the summary alone")
 	cmd.Flags().BoolVar(&fresh, "fresh", false, "look now instead of telling what was found last")
-	return cmd
+	completeFlags(cmd, map[string]cobra.CompletionFunc{"severity": fixed(severities...)})
+	return withExitCodes(cmd, `0  there is no finding of --severity or worse
+1  there is one
+2  it is not known: the daemon does not answer or has not looked yet; or the command line is wrong`)
 }
 
 func (f *poolFlags) printCheck(w io.Writer, check admin.Check) error {

@@ -45,6 +45,7 @@ Podman and others keep off its ids, or all that is known of its ranges as JSON.`
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "subuid", "`format`: subuid or json")
+	completeFlags(cmd, map[string]cobra.CompletionFunc{"format": fixed("subuid", "json")})
 	return cmd
 }
 

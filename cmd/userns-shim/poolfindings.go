@@ -134,15 +134,14 @@ func foreignRemedy(o foreign.Owner) string {
 	if o.Pod != "" {
 		return "end one of the two; userns-shim pool who " + fmt.Sprint(o.Range.Start) + " names the pod"
 	}
-	unit := o.Range.Start - o.Range.Start%idpool.Unit
-	return fmt.Sprintf("end it, or keep pods off: userns-shim pool reserve NAME %d:%d", unit, reservedLength(o.Range))
+	return "end it, or keep pods off: userns-shim pool reserve NAME " + wholeSlots(o.Range).String()
 }
 
-// reservedLength is that of the whole slots that r touches.
-func reservedLength(r idpool.Range) uint32 {
-	first := uint64(r.Start) / idpool.Unit * idpool.Unit
+// wholeSlots are those of 65,536 ids that r touches.
+func wholeSlots(r idpool.Range) idpool.Range {
+	first := r.Start - r.Start%idpool.Unit
 	end := (r.End() + idpool.Unit - 1) / idpool.Unit * idpool.Unit
-	return uint32(min(end, 1<<32-1) - first)
+	return idpool.Range{Start: first, Length: uint32(min(end, 1<<32-1) - uint64(first))}
 }
 
 // leakFindings are what package reconcile found. What was repaired is told as well.

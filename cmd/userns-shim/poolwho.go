@@ -32,17 +32,16 @@ type whoAnswer struct {
 }
 
 func poolWhoCommand(f *poolFlags) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "who <id | pid:PID | path>",
 		Short: "Tell whose host ids are: by number, by process or by file",
 		Long: `Tell which pod has a host id. The id is given by its number, as the uid and gid of a
-process (pid:PID), or as the owner and group of a file (a path with a slash).
-
-It exits with 1 when none of the ids is in a range of the pool.`,
+process (pid:PID), or as the owner and group of a file (a path with a slash).`,
 		Example: `  userns-shim pool who 2113798144
   userns-shim pool who pid:4711
   userns-shim pool who /var/lib/kubelet/pods/0a1b/volumes/data`,
-		Args: exactArgs(1),
+		Args:              exactArgs(1),
+		ValidArgsFunction: f.completeWho,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ids, err := hostIDs(args[0])
 			if err != nil {
@@ -60,6 +59,9 @@ It exits with 1 when none of the ids is in a range of the pool.`,
 			return err
 		},
 	}
+	return withExitCodes(cmd, `0  one of the ids at least is in a range that is not free
+1  none is, or the question could not be answered; standard error says why
+2  the command line is wrong`)
 }
 
 // errNobody makes the command fail when no id is a pod's.

@@ -44,9 +44,7 @@ Where the runtime leaves the choice of ids to kubelet, as containerd and CRI-O d
 it sends mappings like kubelet's: drawn at random from kubelet's ids (the line
 "kubelet:" in /etc/subuid, else ` + selftest.DefaultIDs.String() + `), none that is in use.
 
-It has to run as root on the node itself: what it cannot see from elsewhere it skips.
-
-Exit code: 0 no check failed, 1 a check failed, 2 wrong usage.`,
+It has to run as root on the node itself: what it cannot see from elsewhere it skips.`,
 		Example: `  # userns-shim on this node:
   userns-shim selftest
 
@@ -63,7 +61,10 @@ Exit code: 0 no check failed, 1 a check failed, 2 wrong usage.`,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f.register(cmd.Flags())
-	return cmd
+	completeFlags(cmd, map[string]cobra.CompletionFunc{"output": fixed("text", "json")})
+	return withExitCodes(cmd, `0  no check failed
+1  a check failed
+2  the command line is wrong`)
 }
 
 func (f *selftestFlags) register(flags *pflag.FlagSet) {

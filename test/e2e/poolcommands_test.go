@@ -138,3 +138,78 @@ func TestPoolCommandsNeedTheDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestPoolReleaseSaysWhatItBreaks before it does, and names who would share ids with the next pod.
+func TestPoolReleaseSaysWhatItBreaks(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{PoolRanges: 1, Daemon: labnode.DaemonOptions{Quarantine: "0s"}})
+	pod := n.RunPod(t)
+	start := pod.Range(t)
+	taken := fmt.Sprintf("%d:65536", start)
+	survivor := exec.Command("setpriv", "--reuid", strconv.FormatUint(uint64(start)+77, 10), "--clear-groups", "sleep", "100")
+	if err := survivor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
+	pod.Remove(t)
+	if _, err := n.TryRunPod(t, n.PodRequest(t)); status.Code(err) != codes.ResourceExhausted { // which has looked
+		t.Errorf("a pod beside the survivor: %v", err)
+	}
+	who := fmt.Sprintf("process %d (sleep), which has the id %d", survivor.Process.Pid, start+77)
+	refusedPool(t, n, 1, who, "release", taken)
+	if got := completion(t, n, "pool", "release", ""); got != taken+"\tquarantined, left: credentials" {
+		t.Errorf("release completes to %q", got)
+	}
+	_, stderr, code := poolCommand(t, n, "release", "--force", "--dry-run", taken)
+	if code != 0 || !strings.Contains(stderr, who) || !strings.Contains(stderr, "each can read, change and signal") {
+		t.Errorf("a dry run exits with %d and says %q", code, stderr)
+	}
+	if got := wantPool(t, n, "list"); !strings.Contains(got, taken) {
+		t.Errorf("a dry run released it:\n%s", got)
+	}
+	if _, stderr, code := poolCommand(t, n, "release", "--force", taken); code != 0 || !strings.Contains(stderr, who) {
+		t.Errorf("a release by force exits with %d and says %q", code, stderr)
+	}
+	if got := n.RunPod(t).Range(t); got != start {
+		t.Errorf("after the release a pod has %d, want %d", got, start)
+	}
+}
+
+// TestPoolCompletion asks the daemon for what there is.
+func TestPoolCompletion(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{PoolRanges: 4})
+	onNodeFile(t, n, "/etc/subuid", fmt.Sprintf("mallory:%d:65536\n", n.Pool().Start+2*65536))
+	onNodeFile(t, n, "/etc/subgid", "")
+	pod := n.RunPod(t)
+	spare := fmt.Sprintf("%d:65536", n.Pool().Start+3*65536)
+	wantPool(t, n, "reserve", "agent", spare)
+	checkPool(t, n, 1, "--fresh")
+	md := pod.Request.Config.Metadata
+	for args, want := range map[string]string{
+		"pool release ":       "agent\treserved: " + spare,
+		"pool who ":           fmt.Sprintf("%d\tallocated: %s/%s\n%d\treserved: reserved as agent", pod.Range(t), md.Namespace, md.Name, n.Pool().Start+3*65536),
+		"pool reserve name ":  fmt.Sprintf("%d:65536\t", n.Pool().Start+2*65536),
+		"pool release agent ": "",
+		"pool reserve ":       "",
+	} {
+		if got := completion(t, n, strings.Split(args, " ")...); got != want && (want == "" || !strings.HasPrefix(got, want)) {
+			t.Errorf("%q completes to %q, want %q", args, got, want)
+		}
+	}
+}
+
+// completion is what the shell is given to choose from for the last of the words.
+func completion(t *testing.T, n *nodetest.Node, words ...string) string {
+	t.Helper()
+	args := append([]string{"__complete", words[0], words[1], "--state", n.Daemon.State}, words[2:]...)
+	out, err := exec.CommandContext(t.Context(), shared.programs(t).daemon, args...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, found := strings.Cut("\n"+string(out), "\n:")
+	if !found {
+		t.Errorf("%q completes to %q", words, out)
+	}
+	return strings.TrimSpace(text)
+}
