@@ -126,6 +126,12 @@ func (b *badInput) badPods(huge, odd string) []badCase {
 		with("seccomp profile of a type that does not exist", "seccomp", func(c *runtimeapi.PodSandboxConfig) {
 			c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{Seccomp: &runtimeapi.SecurityProfile{ProfileType: 77}}
 		}),
+		with("ids that are no number", "userns-shim.io/ids", func(c *runtimeapi.PodSandboxConfig) {
+			c.Annotations = map[string]string{"userns-shim.io/ids": huge}
+		}),
+		with("reservation that climbs", "userns-shim.io/reservation", func(c *runtimeapi.PodSandboxConfig) {
+			c.Annotations = map[string]string{"userns-shim.io/reservation": odd}
+		}),
 		with("sysctl that climbs", "kernel/../vm", func(c *runtimeapi.PodSandboxConfig) {
 			c.Linux.Sysctls = map[string]string{"kernel/../vm/swappiness": "1"}
 		}),

@@ -234,12 +234,7 @@ func TestPodWithoutAMapping(t *testing.T) {
 	t.Parallel()
 	bothPolicies(t, labnode.DaemonOptions{}, func(t *testing.T, n claimNode) {
 		acquired := metric(t, n.Node, `userns_shim_idpool_allocations_total{source="acquire"}`)
-		for name, opt := range map[string]nodetest.PodOption{
-			"mode NODE": func(req *runtimeapi.RunPodSandboxRequest) {
-				podNamespaces(req).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}
-			},
-			"unset": nodetest.HostUsers,
-		} {
+		for name, opt := range map[string]nodetest.PodOption{"unset": nodetest.HostUsers, "mode NODE": modeNode} {
 			pod := n.RunPod(t, opt)
 			if got := fields(pod.Run(t, n.Image(t, labimage.Demo)).Exec(t, "cat", "/proc/self/uid_map")); got != "0 0 4294967295" {
 				t.Errorf("%s: uid_map is %q, want the host's", name, got)
@@ -257,6 +252,27 @@ func TestPodWithoutAMapping(t *testing.T) {
 			t.Errorf("%g ranges are counted as acquired, and %g before: want one more", got, acquired)
 		}
 	})
+}
+
+// TestPodOfAHandlerWithAlways gets ids unasked, and those that it sends where it sends some.
+func TestPodOfAHandlerWithAlways(t *testing.T) {
+	t.Parallel()
+	opts := labnode.DaemonOptions{Handlers: "  always: {runtime: io.containerd.runc.v2, binaryName: runc, userNamespaces: always}"}
+	bothPolicies(t, opts, func(t *testing.T, n claimNode) {
+		always := nodetest.Handler("always")
+		for name, opt := range map[string]nodetest.PodOption{"unset": nodetest.HostUsers, "mode NODE": modeNode} {
+			pod := n.RunPod(t, always, opt)
+			if ids := pod.IDs(t); !n.Pool().Contains(ids.Start) || ids.Length != 65536 {
+				t.Errorf("%s: the pod has %+v, want 65536 ids of the pool", name, ids)
+			}
+			n.wantContainer(t, pod)
+		}
+		n.wantGranted(t, slot(n.Kubelet(), 2), always)
+	})
+}
+
+func modeNode(req *runtimeapi.RunPodSandboxRequest) {
+	podNamespaces(req).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}
 }
 
 // TestNextAttemptClaimsTheSameMapping: kubelet sends one mapping for all sandboxes of a pod, and makes the next while the
