@@ -6,7 +6,8 @@ import "fmt"
 // use, and records it in b. When the pod holds r already, the sandbox joins its
 // users. A range that rests in quarantine is granted when no trace of it is
 // left, whatever its age; to the pod that held it last it is granted anyway,
-// because what is left is that pod's own.
+// because what is left is that pod's own. Under ClaimsPermissive traces do not
+// matter of ranges that only permissive claims can make.
 //
 // Errors: ErrUnmappable, ErrForbidden, ErrConflict (a *ConflictError that names
 // the holder) and ErrPodHolds, for which Remappable is true; ErrInvalid (an
@@ -27,7 +28,7 @@ func (p *Pool) Claim(b Bucket, pod PodUID, sandbox string, r Range) error {
 	case held != nil:
 		return fmt.Errorf("claim range %s for pod %s, which holds %s: %w", r, pod, held.Range, ErrPodHolds)
 	}
-	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Pod == pod })
+	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Pod == pod && e.Range == r || p.looseLocked(e) })
 	if err != nil {
 		return fmt.Errorf("claim range %s for pod %s: %w", r, pod, err)
 	}
@@ -53,6 +54,19 @@ func (p *Pool) claimable(r Range) error {
 		return ErrUnmappable
 	case p.claims == ClaimsPermissive:
 		return nil
+	}
+	return strictly(r)
+}
+
+// looseLocked says whether only permissive claims, which the pool takes, can have made e. They are not kept from it by
+// traces: it may hold ids of the host's users, whose processes are not the last pod's.
+func (p *Pool) looseLocked(e *entry) bool {
+	return p.claims == ClaimsPermissive && strictly(e.Range) != nil
+}
+
+// strictly says why ClaimsStrict refuses r, which the kernel can map.
+func strictly(r Range) error {
+	switch {
 	case r.Overlaps(HostRange()):
 		return fmt.Errorf("%s is the host's: %w", HostRange(), ErrForbidden)
 	case r.Overlaps(ForeignRange()):
@@ -64,13 +78,12 @@ func (p *Pool) claimable(r Range) error {
 }
 
 // makeWayLocked returns the quarantined entries that must go before somebody can
-// have r, or a *ConflictError for the first entry that cannot. Last says whether
-// an entry was that somebody's own.
-func (p *Pool) makeWayLocked(r Range, last func(*entry) bool) ([]*entry, error) {
+// have r, or a *ConflictError for the first entry that cannot. Waived says of
+// which entries traces do not matter.
+func (p *Pool) makeWayLocked(r Range, waived func(*entry) bool) ([]*entry, error) {
 	overlapping := p.table.overlapping(r)
 	for _, e := range overlapping {
-		resumed := e.Range == r && last(e)
-		if e.State == StateQuarantined && (resumed || p.traces(e) == 0) {
+		if e.State == StateQuarantined && (waived(e) || p.traces(e) == 0) {
 			continue
 		}
 		holder, _ := p.tellLocked(e)

@@ -205,3 +205,27 @@ func TestClaimOverSeveralResting(t *testing.T) {
 		t.Errorf("ledger %v", list)
 	}
 }
+
+// TestPermissiveClaimAgain: what conformance suites claim again and again holds ids of the host's users.
+func TestPermissiveClaimAgain(t *testing.T) {
+	suites := Range{1000, 100000}
+	n := newNode(t, Options{Claims: ClaimsPermissive})
+	n.mustClaim("a", "a", suites)
+	n.mustClaim("b", "b", kubeletUnit(0))
+	if err := n.claim("c", "c", suites); !errors.Is(err, ErrConflict) {
+		t.Errorf("while its pod lives: %v, want ErrConflict", err)
+	}
+	n.release("a")
+	n.release("b")
+	n.witness[suites], n.witness[kubeletUnit(0)] = TraceCredentials, TraceCredentials
+	n.mustClaim("c", "c", suites)
+	if err := n.claim("d", "d", kubeletUnit(0)); !errors.Is(err, ErrConflict) {
+		t.Errorf("a range that strict claims can make, with traces: %v, want ErrConflict", err)
+	}
+	n.release("c")
+	n.opts.Claims = ClaimsStrict
+	n.reload()
+	if err := n.claim("e", "e", Range{Unit, Unit}); !errors.Is(err, ErrConflict) {
+		t.Errorf("a part of it when claims are strict: %v, want ErrConflict", err)
+	}
+}

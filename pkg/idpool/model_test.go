@@ -164,6 +164,12 @@ func (m *model) claimable(r Range) error {
 	return nil
 }
 
+// loose says whether a quarantined entry does not bind permissive claims.
+func (m *model) loose(a Allocation) bool {
+	strict := model{}
+	return a.State == StateQuarantined && m.opts.Claims == ClaimsPermissive && strict.claimable(a.Range) != nil
+}
+
 func (m *model) claim(pod PodUID, sandbox string, r Range, now time.Time) error {
 	if err := m.claimable(r); err != nil {
 		return err
@@ -180,7 +186,8 @@ func (m *model) claim(pod PodUID, sandbox string, r Range, now time.Time) error 
 	}
 	inTheWay := m.overlapping(r)
 	own := len(inTheWay) == 1 && inTheWay[0].State == StateQuarantined && inTheWay[0].Pod == pod && inTheWay[0].Range == r
-	if !own && !m.resting(inTheWay) {
+	binding := slices.DeleteFunc(slices.Clone(inTheWay), m.loose)
+	if !own && !m.resting(binding) {
 		return ErrConflict
 	}
 	m.drop(inTheWay)

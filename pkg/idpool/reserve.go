@@ -26,7 +26,7 @@ func (p *Pool) Reserve(b Bucket, name string, r Range) error {
 		}
 		return fmt.Errorf("reserve range %s as %q, which names %s: %w", r, name, e.Range, ErrInvalid)
 	}
-	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Name == name })
+	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Name == name && e.Range == r })
 	if err != nil {
 		return fmt.Errorf("reserve range %s as %q: %w", r, name, err)
 	}

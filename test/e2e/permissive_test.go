@@ -28,7 +28,13 @@ func TestPermissiveClaims(t *testing.T) {
 			{"below all extents", labnode.Extent{Start: 70000, Length: 30000}},
 			{"below the last", labnode.Extent{Start: 0xFFFF0000, Length: 65535}},
 		} {
-			t.Run(tc.name, func(t *testing.T) { n.wantGranted(t, tc.ids) })
+			t.Run(tc.name, func(t *testing.T) {
+				n.wantGranted(t, tc.ids).Remove(t)
+				// What the host's own processes have is no trace of the pod's.
+				if got := n.RunPod(t, nodetest.MappingOf(tc.ids)).IDs(t); got != tc.ids {
+					t.Errorf("the next pod has %+v, want the same %+v", got, tc.ids)
+				}
+			})
 		}
 		holder := n.wantGranted(t, labnode.Extent{Start: base + 65000, Length: 1000})
 		for name, ids := range map[string]labnode.Extent{
