@@ -35,6 +35,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/state"
 	"github.com/userns-shim/userns-shim/pkg/stats"
 	"github.com/userns-shim/userns-shim/pkg/stream"
+	"github.com/userns-shim/userns-shim/pkg/stream/fdstore"
 )
 
 // daemon is everything that runs, wired together.
@@ -61,7 +62,8 @@ type daemon struct {
 	history    *statusz.History
 	started    time.Time
 	classes    *qosclass.Classes
-	plugins    *nri.Adapter // nil where the configuration turns NRI off
+	plugins    *nri.Adapter   // nil where the configuration turns NRI off
+	systemd    *fdstore.Store // nil where systemd does not run us
 
 	closers []io.Closer
 }
@@ -75,6 +77,7 @@ func (f closerFunc) Close() error { return f() }
 func newDaemon(ctx context.Context, cfg config.Config) (*daemon, error) {
 	d := &daemon{cfg: cfg, events: &cri.Events{}, tracker: forecast.NewTracker(time.Duration(cfg.IDPool.ForecastWindow))}
 	d.history, d.started = statusz.NewHistory(keptEvents), time.Now()
+	d.systemd = fdstore.FromEnvironment()
 	d.metrics = metrics.New(version.Version, d.poolStats)
 	if err := d.build(ctx); err != nil {
 		return nil, errors.Join(err, d.close())

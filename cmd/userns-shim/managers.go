@@ -11,7 +11,6 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/ocispec/selinuxlabel"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
-	"github.com/userns-shim/userns-shim/pkg/stream/fdstore"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
@@ -133,7 +132,7 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 		SystemdCgroup: d.node.SystemdCgroup(),
 		CDISpecDirs:   d.cfg.CDISpecDirs,
 		Classes:       d.classes,
-		Keeper:        fdstore.FromEnvironment(),
+		Keeper:        d.systemd,
 		MaxLogLine:    d.cfg.MaxContainerLogLineSize,
 	})
 	if err != nil {

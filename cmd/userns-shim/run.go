@@ -120,6 +120,10 @@ func (d *daemon) serveCRI(ctx context.Context, listener net.Listener) error {
 		d.events.Close()
 		stopGracefully(server)
 	})
+	// The listener queues connections already.
+	if err := d.systemd.Ready(); err != nil {
+		klog.FromContext(ctx).Error(err, "systemd may take the start for failed")
+	}
 	err := server.Serve(listener)
 	if !stop() {
 		<-stopped

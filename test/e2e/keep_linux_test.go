@@ -24,6 +24,8 @@ type serviceManager struct {
 
 	mu   sync.Mutex
 	kept map[string][]int
+	// ready counts the starts that were announced.
+	ready int
 }
 
 func startServiceManager(t *testing.T) *serviceManager {
@@ -92,6 +94,8 @@ func (s *serviceManager) take(text string, oob []byte) error {
 		s.kept[name] = append(s.kept[name], fds...)
 	case fields["FDSTOREREMOVE"] == "1":
 		s.removeLocked(name)
+	case text == "READY=1":
+		s.ready++
 	default:
 		return fmt.Errorf("service manager got %q", text)
 	}
@@ -103,6 +107,13 @@ func (s *serviceManager) removeLocked(name string) {
 		_ = unix.Close(fd)
 	}
 	delete(s.kept, name)
+}
+
+// starts counts how often the daemon said that it is ready.
+func (s *serviceManager) starts() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready
 }
 
 func (s *serviceManager) count() int {
@@ -119,6 +130,7 @@ func TestServiceManagerKeepsOutputOfContainersThatExitMeanwhile(t *testing.T) {
 	manager := startServiceManager(t)
 	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Env: []string{"NOTIFY_SOCKET=" + manager.socket}}})
 	dir := volume(t, n)
+	starts := 1
 	for name, opt := range map[string]nodetest.ContainerOption{"pipes": withStdin(false), "terminal": withTTY} {
 		t.Run(name, func(t *testing.T) {
 			c := n.RunPod(t).Run(t, n.Image(t, labimage.Demo), nodetest.Mount(dir, "/vol"), opt,
@@ -136,6 +148,8 @@ func TestServiceManagerKeepsOutputOfContainersThatExitMeanwhile(t *testing.T) {
 			if err := n.Daemon.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			starts++
+			eventually(t, "every start was announced", func() bool { return manager.starts() == starts })
 			if code := c.Wait(t); code != 5 {
 				t.Errorf("exit code %d", code)
 			}

@@ -6,6 +6,8 @@
 // shim closes its ends; kept here, it is found when the FIFO is opened again by its
 // path. So the descriptors that systemd hands back are not used, but closed.
 //
+// The same socket takes the message that the service is ready, so that is sent here too.
+//
 // The package does not read from FIFOs, and does nothing where systemd did not start
 // this process.
 package fdstore
@@ -88,6 +90,17 @@ func (s *Store) Release(name string) error {
 	}
 	if err := s.send("FDSTOREREMOVE=1\nFDNAME="+name, nil); err != nil {
 		return fmt.Errorf("release %s: %w", name, err)
+	}
+	return nil
+}
+
+// Ready tells a service manager that waits for it (Type=notify) that the service answers.
+func (s *Store) Ready() error {
+	if s == nil {
+		return nil
+	}
+	if err := s.send("READY=1", nil); err != nil {
+		return fmt.Errorf("announce readiness: %w", err)
 	}
 	return nil
 }

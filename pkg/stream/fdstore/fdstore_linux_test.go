@@ -93,6 +93,16 @@ func TestKeptFIFOHoldsItsContent(t *testing.T) {
 	}
 }
 
+func TestReadyIsAnnounced(t *testing.T) {
+	conn := listen(t)
+	if err := FromEnvironment().Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if message, _ := receive(t, conn); message != "READY=1" {
+		t.Errorf("message %q", message)
+	}
+}
+
 // What the store has already is not sent again.
 func TestKeptNamesAreNotKeptTwice(t *testing.T) {
 	conn := listen(t)
@@ -126,6 +136,9 @@ func TestWithoutServiceManager(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.Release("abc"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Ready(); err != nil {
 		t.Error(err)
 	}
 }
