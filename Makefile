@@ -28,6 +28,17 @@ demo: require-root build tools test-deps ## the main job on this machine; KEEP=1
 bench: build tools test-deps ## side by side with containerd's own CRI plugin
 	hack/bench/run.sh
 
+.PHONY: packages
+packages: $(NFPM) ## .deb, .rpm and tarball for amd64 and arm64 into _output/packages; VERSION=v1.2.3
+	rm -rf _output/packages
+	VERSION=$(VERSION) hack/package.sh _output/packages amd64 arm64
+	@ls _output/packages
+
+.PHONY: release
+release: $(NFPM) ## packages, checksums and SBOM into _output/release, built twice and compared; VERSION=v1.2.3
+	VERSION=$(VERSION) hack/release.sh _output/release
+	@ls _output/release
+
 .PHONY: clean
 clean: ## remove what make built
 	rm -rf $(BIN) _output
@@ -45,6 +56,7 @@ LINTER := $(BIN)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum
 PROMTOOL := $(BIN)/promtool
 KUBELET := $(BIN)/kubelet
+NFPM := $(BIN)/nfpm
 CRIU := $(BIN)/criu
 USERDB := $(BIN)/userdb
 GO_STAMP := $(BIN)/.go-version
@@ -72,6 +84,9 @@ $(PROMTOOL): $(call pin,promtool)
 .PHONY: kubelet
 kubelet: $(KUBELET) ## kubelet into bin/: four minutes on two cores when nothing is cached
 
+$(NFPM): $(call pin,nfpm)
+	$(call build_tool,nfpm,$@)
+
 $(KUBELET): $(call pin,kubelet)
 	$(call build_tool,kubelet,$@)
 
@@ -88,13 +103,15 @@ $(GO_STAMP): FORCE
 FORCE:
 
 # Debian packages: installed when root, else named.
-.PHONY: build-deps test-deps vm-deps
+.PHONY: build-deps test-deps vm-deps package-deps
 build-deps:
 	@hack/deps.sh build
 test-deps:
 	@hack/deps.sh test
 vm-deps:
 	@hack/deps.sh vm
+package-deps:
+	@hack/deps.sh package
 
 ##
 ## Tests. Unit and integration are two runs of one set of tests:
@@ -109,6 +126,7 @@ vm-deps:
 ##                of this run.
 ##   e2e          test/e2e, on the programs in bin/.
 ##   e2e-kubelet  test/e2e-kubelet: pods that a real kubelet runs.
+##   e2e-package  test/e2e-package: packages of two versions, installed into a small Debian.
 ##   e2e-vm       tests of test/e2e inside of an emulated machine (hack/vm).
 ##
 ## internal/layering belongs to lint: it asks the go command, which has no
@@ -151,6 +169,16 @@ e2e: build tools $(CRIU) $(USERDB) require-root | test-deps ## the real thing en
 .PHONY: e2e-kubelet
 e2e-kubelet: build tools $(KUBELET) require-root | test-deps ## pods of a real kubelet without an API server
 	@hack/tier.sh e2e-kubelet
+
+# Two versions, one of them for both architectures.
+PACKAGE_TEST := _output/package-test
+.PHONY: e2e-package
+e2e-package: build tools $(NFPM) require-root | test-deps package-deps ## packages: contents, installation, upgrade with pods, removal
+	rm -rf $(PACKAGE_TEST)
+	VERSION=v1.0.0 hack/package.sh $(PACKAGE_TEST)/older amd64 arm64
+	VERSION=v1.1.0-rc.1 hack/package.sh $(PACKAGE_TEST)/newer $(shell go env GOARCH)
+	hack/package-root.sh $(BIN)/package-root.tar
+	@hack/tier.sh e2e-package
 
 .PHONY: e2e-vm
 e2e-vm: build tools $(CRIU) $(USERDB) require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp

@@ -2,6 +2,7 @@
 #
 # deps.sh build   what is needed to compile: make, a C compiler, pkg-config, libseccomp
 # deps.sh test    what the tests run beside that
+# deps.sh package what the e2e-package tier needs beside that
 # deps.sh vm      what the virtual machine of the e2e-vm tier needs
 #
 # Each need is checked by what it provides, not by the name of a package, so
@@ -51,6 +52,12 @@ test_needs() {
     require uidmap has_cmd getsubids
 }
 
+package_needs() {
+    require dpkg has_cmd dpkg-deb
+    require rpm has_cmd rpm
+    require mmdebstrap has_cmd mmdebstrap
+}
+
 vm_needs() {
     require qemu-system-x86 has_cmd qemu-system-x86_64
     require mmdebstrap has_cmd mmdebstrap
@@ -69,9 +76,9 @@ apt_install() {
 
 tier=${1:-}
 case $tier in
-build | test | vm) "${tier}_needs" ;;
+build | test | package | vm) "${tier}_needs" ;;
 *)
-    echo "usage: $0 build|test|vm" >&2
+    echo "usage: $0 build|test|package|vm" >&2
     exit 2
     ;;
 esac

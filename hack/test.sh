@@ -9,11 +9,11 @@ cd "$(dirname "$0")/.."
 make=${MAKE:-make}
 tiers=(lint unit)
 if [[ $EUID -eq 0 ]]; then
-    tiers+=(integration e2e)
+    tiers+=(integration e2e e2e-package)
 fi
 
 mkdir -p _output
-rm -f _output/{unit,integration,e2e}.{log,json,xml}
+rm -f _output/{unit,integration,e2e,e2e-package}.{log,json,xml}
 report=() failed=0
 for tier in build tools "${tiers[@]}"; do
     began=$SECONDS outcome=ok

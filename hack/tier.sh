@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# tier.sh unit|integration|e2e|e2e-kubelet|e2e-vm: run one tier of tests (the Makefile says what each
+# tier.sh unit|integration|e2e|e2e-kubelet|e2e-package|e2e-vm: run one tier of tests (the Makefile says what each
 # is) with gotestsum from bin/.
 #
 # All output goes to _output/TIER.log; the terminal gets the failures with their
@@ -56,11 +56,15 @@ e2e-kubelet)
     args=(-count 1 -timeout 20m -parallel 24)
     packages=$(go list ./test/e2e-kubelet/...)
     ;;
+e2e-package)
+    args=(-count 1 -timeout 10m)
+    packages=$(go list ./test/e2e-package/...)
+    ;;
 e2e-vm)
     command=(hack/vm/run.sh -test.run "${RUN:-TestResources|TestAppArmor|TestMemorySwap|TestUnifiedMap|TestStatsAreTheKernels}")
     ;;
 *)
-    echo "usage: $0 unit|integration|e2e|e2e-kubelet|e2e-vm" >&2
+    echo "usage: $0 unit|integration|e2e|e2e-kubelet|e2e-package|e2e-vm" >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,52 @@
+package e2epackage
+
+import (
+	"strings"
+	"testing"
+)
+
+// rpm runs rpm on a root, whose own package manager it is not: nothing is known of what is installed, so
+// dependencies are TestRPMContents' subject.
+func (r root) rpm(t *testing.T, args ...string) string {
+	t.Helper()
+	return run(t, "rpm", append([]string{"--root", string(r), "--dbpath", "/var/lib/rpm"}, args...)...)
+}
+
+func TestRPMInstallUpgradeErase(t *testing.T) {
+	r := newRoot(t)
+	if out := r.rpm(t, "--nodeps", "-i", older.rpm(t, thisArch)); strings.Contains(out, "kubelet") {
+		t.Errorf("the installation complains: %s", out)
+	}
+	if got := r.run(t, "userns-shim version; getsubids kubelet"); got != older.program+"\n0: kubelet 2013265920 100532224" {
+		t.Errorf("after the installation: %s", got)
+	}
+	if got := r.rpm(t, "--nodeps", "-V", "userns-shim"); got != "" {
+		t.Errorf("rpm finds changed: %s", got)
+	}
+	if got := r.run(t, "systemd-analyze verify --man=no userns-shim.service"); got != "" {
+		t.Errorf("the unit is not clean: %s", got)
+	}
+	r.run(t, "systemctl enable userns-shim.service")
+	r.write(t, "/etc/userns-shim/config.yaml", r.read(t, "/etc/userns-shim/config.yaml")+"# the operator's own\n")
+
+	r.rpm(t, "--nodeps", "-U", newer.rpm(t, thisArch))
+	if got := r.run(t, "userns-shim version; systemctl is-enabled userns-shim"); got != newer.program+"\nenabled" {
+		t.Errorf("after the upgrade: %s", got)
+	}
+	if !strings.Contains(r.read(t, "/etc/userns-shim/config.yaml"), "# the operator's own") {
+		t.Error("the upgrade took the operator's configuration away")
+	}
+
+	r.run(t, "mkdir -p /var/lib/userns-shim; echo ledger >/var/lib/userns-shim/state.db")
+	r.rpm(t, "-e", "userns-shim")
+	for name, want := range map[string]bool{
+		"/usr/bin/userns-shim": false, "/usr/lib/systemd/system/userns-shim.service": false, "/usr/share/man/man8/userns-shim.8.gz": false,
+		"/etc/systemd/system/multi-user.target.wants/userns-shim.service": false,
+		"/etc/userns-shim/config.yaml.rpmsave":                            true,
+		"/var/lib/userns-shim/state.db":                                   true,
+	} {
+		if r.exists(name) != want {
+			t.Errorf("after the erasure %s exists: %v, want %v", name, !want, want)
+		}
+	}
+}
