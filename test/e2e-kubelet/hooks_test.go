@@ -64,6 +64,7 @@ containers:
 
 // TestGracefulDeletion measures how long a pod may go on after it was deleted.
 func TestGracefulDeletion(t *testing.T) {
+	parallelNode(t)
 	const grace = 4
 	for name, deletion := range map[string]struct {
 		onTerm   string

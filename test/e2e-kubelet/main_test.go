@@ -124,7 +124,7 @@ func (n *node) finish(ctx context.Context) error {
 	if len(found) > 0 {
 		err = fmt.Errorf("%d things are left behind; logs:\n%s\n%s", len(found), labnode.LogTail(n.Daemon.Log), labnode.LogTail(n.kubelet.Log))
 	}
-	if dir := os.Getenv("USERNS_SHIM_KEEP_LOGS"); dir != "" {
+	if dir := os.Getenv(keepLogsEnv); dir != "" {
 		keepLogs(dir, n)
 	}
 	if closed := n.Close(ctx); err == nil {
@@ -132,6 +132,9 @@ func (n *node) finish(ctx context.Context) error {
 	}
 	return err
 }
+
+// keepLogsEnv names a directory for the daemons' logs, which go with the node otherwise.
+const keepLogsEnv = "USERNS_SHIM_KEEP_LOGS"
 
 // keepLogs copies the daemons' logs, for a look at what happened in a run.
 func keepLogs(dir string, n *node) {

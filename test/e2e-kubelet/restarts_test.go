@@ -10,6 +10,7 @@ import (
 )
 
 func TestRestartPolicies(t *testing.T) {
+	parallelNode(t)
 	for policy, ends := range map[corev1.RestartPolicy]map[int]corev1.PodPhase{
 		corev1.RestartPolicyNever:     {0: corev1.PodSucceeded, 3: corev1.PodFailed},
 		corev1.RestartPolicyOnFailure: {0: corev1.PodSucceeded, 3: corev1.PodRunning},
