@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,31 +94,33 @@ func (v poolView) segment(name idpool.Segment, s idpool.SegmentStats) admin.Segm
 }
 
 // Ranges lists what is not free.
-func (v poolView) Ranges() []admin.Range {
+func (v poolView) Ranges() iter.Seq[admin.Range] {
 	names, ofSandbox := map[string]sandbox.Metadata{}, map[string]sandbox.Metadata{}
 	for _, rec := range v.sandboxes.List() {
 		names[rec.Spec.Metadata.UID], ofSandbox[rec.ID] = rec.Spec.Metadata, rec.Spec.Metadata
 	}
-	list := v.pool.List()
-	out := make([]admin.Range, 0, len(list))
-	for _, a := range list {
-		md := names[string(a.Pod)]
-		out = append(out, admin.Range{
-			Start:        a.Range.Start,
-			Length:       a.Range.Length,
-			State:        string(a.State),
-			Segment:      string(a.Segment),
-			Pod:          string(a.Pod),
-			PodNamespace: md.Namespace,
-			PodName:      md.Name,
-			Sandboxes:    a.Sandboxes,
-			Reservation:  a.Reservation,
-			UsedBy:       usedBy(a, ofSandbox),
-			Since:        a.Since,
-			Traces:       traces(a.Traces),
-		})
+	return func(yield func(admin.Range) bool) {
+		for a := range v.pool.All() {
+			md := names[string(a.Pod)]
+			told := yield(admin.Range{
+				Start:        a.Range.Start,
+				Length:       a.Range.Length,
+				State:        string(a.State),
+				Segment:      string(a.Segment),
+				Pod:          string(a.Pod),
+				PodNamespace: md.Namespace,
+				PodName:      md.Name,
+				Sandboxes:    a.Sandboxes,
+				Reservation:  a.Reservation,
+				UsedBy:       usedBy(a, ofSandbox),
+				Since:        a.Since,
+				Traces:       traces(a.Traces),
+			})
+			if !told {
+				return
+			}
+		}
 	}
-	return out
 }
 
 // usedBy names the pods that share a reservation, each once.

@@ -38,11 +38,22 @@ func (d *daemon) openState(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("load id pool: %w", err)
 		}
-		for _, f := range d.pool.Findings() {
-			klog.FromContext(ctx).Info("Id pool finding", "finding", f)
-		}
+		logFindings(klog.FromContext(ctx), d.pool.Findings())
 		return nil
 	})
+}
+
+// logFindings tells of each kind once: changed extents make a finding of every range.
+func logFindings(logger klog.Logger, findings []idpool.Finding) {
+	first, count := map[idpool.FindingKind]idpool.Finding{}, map[idpool.FindingKind]int{}
+	for _, f := range findings {
+		if count[f.Kind]++; count[f.Kind] == 1 {
+			first[f.Kind] = f
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(first)) {
+		logger.Info("Id pool finding; pool check tells of all", "kind", kind, "first", first[kind].Range, "pod", first[kind].Pod, "count", count[kind])
+	}
 }
 
 func (d *daemon) layers() layers {

@@ -3,10 +3,12 @@ package admin
 import (
 	"context"
 	"errors"
+	"iter"
 	"net"
 	"net/http"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,8 +27,8 @@ type fakePool struct {
 	checks   int // likewise
 }
 
-func (p *fakePool) Status() PoolStatus { return p.status }
-func (p *fakePool) Ranges() []Range    { return p.ranges }
+func (p *fakePool) Status() PoolStatus      { return p.status }
+func (p *fakePool) Ranges() iter.Seq[Range] { return slices.Values(p.ranges) }
 
 func (p *fakePool) Leaks(_ context.Context, fresh bool) Leaks {
 	if fresh {
@@ -102,6 +104,16 @@ func TestClientGetsWhatThePoolSays(t *testing.T) {
 	}
 	if len(pool.reserved) != 1 || pool.reserved[0] != reservation || len(pool.released) != 1 || pool.released[0] != release {
 		t.Errorf("the pool was asked for %+v and %+v", pool.reserved, pool.released)
+	}
+}
+
+// TestNoRangesAreAList, as any number of them is.
+func TestNoRangesAreAList(t *testing.T) {
+	for n := range 3 {
+		want := make([]Range, n)
+		if got, err := serve(t, &fakePool{ranges: want}).PoolRanges(t.Context()); err != nil || got == nil || len(got) != n {
+			t.Errorf("%d ranges came as %+v, %v", n, got, err)
+		}
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"net"
 	"net/http"
 	"time"
@@ -15,7 +17,8 @@ import (
 // Pool answers what the commands ask.
 type Pool interface {
 	Status() PoolStatus
-	Ranges() []Range
+	// Ranges yields what is not free.
+	Ranges() iter.Seq[Range]
 	Reserve(Reservation) error
 	Release(Release) error
 	// Leaks is what the last look for leaked ranges found; with fresh a look is taken first.
@@ -51,7 +54,7 @@ func handler(pool Pool, checker Checker) http.Handler {
 		reply(w, r, http.StatusOK, pool.Status())
 	})
 	mux.HandleFunc("GET /v1/pool/ranges", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, r, http.StatusOK, pool.Ranges())
+		replyList(w, r, pool.Ranges())
 	})
 	mux.HandleFunc("POST /v1/pool/reservations", func(w http.ResponseWriter, r *http.Request) { act(w, r, pool.Reserve) })
 	mux.HandleFunc("POST /v1/pool/release", func(w http.ResponseWriter, r *http.Request) { act(w, r, pool.Release) })
@@ -106,4 +109,32 @@ func reply(w http.ResponseWriter, r *http.Request, code int, body any) {
 	if err := json.NewEncoder(w).Encode(body); err != nil {
 		klog.FromContext(r.Context()).V(2).Info("Admin client went away", "path", r.URL.Path, "err", err)
 	}
+}
+
+// replyList answers with an array, of which it holds one element at a time.
+func replyList[T any](w http.ResponseWriter, r *http.Request, list iter.Seq[T]) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := writeList(w, list); err != nil {
+		klog.FromContext(r.Context()).V(2).Info("Admin client went away", "path", r.URL.Path, "err", err)
+	}
+}
+
+func writeList[T any](w io.Writer, list iter.Seq[T]) error {
+	encoder := json.NewEncoder(w)
+	before := "["
+	for element := range list {
+		if _, err := io.WriteString(w, before); err != nil {
+			return err
+		}
+		if err := encoder.Encode(element); err != nil {
+			return err
+		}
+		before = ","
+	}
+	end := "]\n"
+	if before == "[" {
+		end = "[]\n"
+	}
+	_, err := io.WriteString(w, end)
+	return err
 }

@@ -105,11 +105,38 @@ func (p *Pool) findLocked(n int) (slot int, drop []*entry, err error) {
 			return slot, p.touchingLocked(slot, 1), nil
 		}
 	}
-	free := p.reclaimableLocked()
-	if slot := free.findRun(p.cursor, n); slot >= 0 {
+	if slot := p.reclaimableRunLocked(n); slot >= 0 {
 		return slot, p.touchingLocked(slot, n), nil
 	}
-	return 0, nil, p.exhaustedLocked(free, n)
+	return 0, nil, p.exhaustedLocked(p.reclaimableLocked(), n)
+}
+
+// reclaimableRunLocked returns the first of n slots in a row that are free or only
+// wait for their age, or -1. It asks for traces only of what it is about to take:
+// with all ranges at rest, to ask for each would take milliseconds.
+func (p *Pool) reclaimableRunLocked(n int) int {
+	free := p.table.avail.union(&p.table.idle)
+	for _, from := range []int{p.cursor, 0} {
+		for slot := free.nextRun(from, n); slot >= 0; slot = free.nextRun(from, n) {
+			held := p.lastHeldLocked(slot, n)
+			if held < 0 {
+				return slot
+			}
+			free.clear(held)
+			from = held + 1
+		}
+	}
+	return -1
+}
+
+// lastHeldLocked returns the last of n idle or free slots that traces keep, or -1.
+func (p *Pool) lastHeldLocked(slot, n int) int {
+	for at := slot + n - 1; at >= slot; at-- {
+		if p.table.idle.has(at) && !p.reclaimableSlotLocked(at) {
+			return at
+		}
+	}
+	return -1
 }
 
 // oldestLocked returns the slot that has rested longest of those that only wait

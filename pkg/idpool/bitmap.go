@@ -31,6 +31,26 @@ func (m *bitmap) clear(slot int) {
 	}
 }
 
+func (m *bitmap) put(slot int, in bool) {
+	if in {
+		m.set(slot)
+	} else {
+		m.clear(slot)
+	}
+}
+
+// union returns what is in either set.
+func (m *bitmap) union(o *bitmap) *bitmap {
+	both := *m
+	for i, w := range o.words {
+		both.words[i] |= w
+	}
+	for i, w := range o.summary {
+		both.summary[i] |= w
+	}
+	return &both
+}
+
 func (m *bitmap) count() int {
 	n := 0
 	for _, w := range m.words {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -144,13 +145,18 @@ func (p *Pool) Extents(segment Segment) []Range {
 }
 
 // List returns all entries, ordered by their first id.
-func (p *Pool) List() []Allocation {
-	entries := p.entries()
-	list := make([]Allocation, len(entries))
-	for i, e := range entries {
-		list[i] = p.tell(e)
+func (p *Pool) List() []Allocation { return slices.Collect(p.All()) }
+
+// All yields the entries that there are when it is ranged over, ordered by their
+// first id. One at a time, they need no memory for 65,534.
+func (p *Pool) All() iter.Seq[Allocation] {
+	return func(yield func(Allocation) bool) {
+		for _, e := range p.entries() {
+			if !yield(p.tell(e)) {
+				return
+			}
+		}
 	}
-	return list
 }
 
 // entries returns all entries, ordered by their first id. They never change, so

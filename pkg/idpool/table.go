@@ -29,6 +29,7 @@ type table struct {
 
 	busy      bitmap  // slots that an entry touches
 	avail     *bitmap // slots of own that none touches
+	idle      bitmap  // slots of own that only quarantined entries touch
 	slots     [slotCount][]*entry
 	byPod     map[PodUID]*entry // allocated ones
 	bySandbox map[string]*entry
@@ -116,8 +117,7 @@ func (t *table) insert(e *entry) {
 	first, last := slots(e.Range)
 	for slot := first; slot <= last; slot++ {
 		t.slots[slot] = append(t.slots[slot], e)
-		t.busy.set(slot)
-		t.avail.clear(slot)
+		t.index(slot)
 	}
 	for _, id := range e.Sandboxes {
 		t.bySandbox[id] = e
@@ -138,12 +138,9 @@ func (t *table) remove(e *entry) {
 		left := slices.DeleteFunc(t.slots[slot], func(o *entry) bool { return o == e })
 		if len(left) == 0 {
 			left = nil // 65,536 empty slices would keep their arrays
-			t.busy.clear(slot)
-			if t.own.has(slot) {
-				t.avail.set(slot)
-			}
 		}
 		t.slots[slot] = left
+		t.index(slot)
 	}
 	for _, id := range e.Sandboxes {
 		delete(t.bySandbox, id)
@@ -157,6 +154,15 @@ func (t *table) remove(e *entry) {
 		t.resting[e.segment].Remove(e.resting)
 		e.resting = nil
 	}
+}
+
+// index brings the bitmaps to what the slot's entries are.
+func (t *table) index(slot int) {
+	entries := t.slots[slot]
+	awake := func(e *entry) bool { return e.State != StateQuarantined }
+	t.busy.put(slot, len(entries) > 0)
+	t.avail.put(slot, len(entries) == 0 && t.own.has(slot))
+	t.idle.put(slot, len(entries) > 0 && t.own.has(slot) && !slices.ContainsFunc(entries, awake))
 }
 
 // insertByAge keeps l ordered. Almost always e is the youngest; when a failed

@@ -107,6 +107,10 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	return r.keep(ctx, report), errors.Join(errs...)
 }
 
+// logged is how many findings of one run have a line each in the log: a ledger that was restored from elsewhere
+// can make one of every range.
+const logged = 50
+
 // keep remembers a report, counts and logs what is new in it.
 func (r *Reconciler) keep(ctx context.Context, report Report) Report {
 	r.mu.Lock()
@@ -117,6 +121,7 @@ func (r *Reconciler) keep(ctx context.Context, report Report) Report {
 			before[f.key()] = f
 		}
 	}
+	told := 0
 	for i := range report.Findings {
 		f := &report.Findings[i]
 		known, seen := before[f.key()]
@@ -130,8 +135,13 @@ func (r *Reconciler) keep(ctx context.Context, report Report) Report {
 			r.repaired[f.Kind]++
 		}
 		if !seen || f.Repaired() {
-			logFinding(ctx, *f)
+			if told++; told <= logged {
+				logFinding(ctx, *f)
+			}
 		}
+	}
+	if told > logged {
+		klog.FromContext(ctx).Info("More id ranges leaked; pool check tells of what is left", "count", told-logged)
 	}
 	r.last = report
 	return report

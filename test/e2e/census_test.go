@@ -24,7 +24,7 @@ func takeCensus(t *testing.T, n *nodetest.Node) census {
 	return census{descriptors: len(entries), goroutines: int(metric(t, n, "go_goroutines"))}
 }
 
-// metric is the value of one of the daemon's metrics that has no labels.
+// metric is the value of one of the daemon's metrics, by its name and labels.
 func metric(t *testing.T, n *nodetest.Node, name string) float64 {
 	t.Helper()
 	resp, err := n.World.HTTPClient().Get(n.MetricsURL())
