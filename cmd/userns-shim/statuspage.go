@@ -1,6 +1,8 @@
 package main
 
 import (
+	"iter"
+
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/statusz"
 	"github.com/userns-shim/userns-shim/internal/version"
@@ -31,9 +33,9 @@ func (d *daemon) statusPage() *statusz.Handler {
 }
 
 // pagePool is the pool as the status page shows it.
-func pagePool(status admin.PoolStatus, ranges []admin.Range, leaked map[string]int) statusz.Pool {
+func pagePool(status admin.PoolStatus, ranges iter.Seq[admin.Range], leaked map[string]int) statusz.Pool {
 	of := map[string][]statusz.Range{}
-	for _, r := range ranges {
+	for r := range ranges {
 		of[r.Segment] = append(of[r.Segment], statusz.Range{
 			Extent: statusz.Extent{Start: uint64(r.Start), Length: uint64(r.Length)}, State: pageState(r), Owner: owner(r),
 		})
