@@ -45,7 +45,10 @@ func (d *daemon) poolStats() metrics.PoolStats {
 	out := metrics.PoolStats{
 		Acquired:      stats.Counters.Acquired,
 		Claimed:       stats.Counters.Claimed,
+		Released:      stats.Counters.Released,
 		EarlyReleases: stats.Counters.EarlyReleases,
+
+		ClaimedFromQuarantine: stats.Counters.ClaimedFromQuarantine,
 	}
 	leaked := d.leaks.Leaked()
 	out.LeaksFound, out.LeaksRepaired = d.leakCounts()

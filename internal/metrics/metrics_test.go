@@ -23,7 +23,7 @@ func TestServe(t *testing.T) {
 				{Name: "external", Allocated: 10},
 			},
 			LeaksFound: map[string]uint64{"pin": 9}, LeaksRepaired: map[string]uint64{"pin": 8},
-			Acquired: 5, Claimed: 6, EarlyReleases: 7,
+			Acquired: 5, Claimed: 6, EarlyReleases: 7, ClaimedFromQuarantine: 3, Released: 11,
 		}
 	})
 	m.ObserveRequest("RunPodSandbox", "OK", 30*time.Millisecond)
@@ -64,6 +64,8 @@ func TestServe(t *testing.T) {
 		`userns_shim_idpool_largest_free_ids{segment="pool"} 65536`,
 		`userns_shim_idpool_oldest_quarantine_age_seconds{segment="pool"} 3`,
 		`userns_shim_idpool_allocations_total{source="claim"} 6`,
+		`userns_shim_idpool_claims_from_quarantine_total 3`,
+		`userns_shim_idpool_releases_total 11`,
 		`userns_shim_idpool_quarantine_early_releases_total 7`,
 		`userns_shim_idpool_allocation_duration_seconds_count 2`,
 		`userns_shim_idpool_allocation_failures_total{reason="exhausted"} 1`,

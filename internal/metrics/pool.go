@@ -47,7 +47,10 @@ func (s Segment) emptyIn() float64 {
 type PoolStats struct {
 	Segments          []Segment
 	Acquired, Claimed uint64
-	EarlyReleases     uint64
+	// ClaimedFromQuarantine is the part of Claimed that took a range that rested.
+	ClaimedFromQuarantine uint64
+	Released              uint64
+	EarlyReleases         uint64
 	// LeaksFound and LeaksRepaired are by kind of leak.
 	LeaksFound, LeaksRepaired map[string]uint64
 }
@@ -61,9 +64,11 @@ var (
 	oldest        = poolDesc("oldest_quarantine_age_seconds", "Age of the range that has been in quarantine for longest, 0 for none.", "segment")
 	predicted     = poolDesc("predicted_empty_seconds", "When the segment has nothing free any more if it goes on as of late, +Inf where nothing says that it will.", "segment")
 	leased        = poolDesc("allocations_total", "Ranges that pods got, by who chose them: acquire for userns-shim, claim for the client.", "source")
+	fromRest      = poolDesc("claims_from_quarantine_total", "Claimed ranges that rested in quarantine, and of whose last pod nothing was left or that pod itself came back.")
+	released      = poolDesc("releases_total", "Ranges that went into quarantine when their pod's last sandbox was removed.")
 	leaksFound    = poolDesc("leaks_found_total", "Leaks of ranges that were found, by kind: ledger, record, pin, process, layer or container.", "kind")
 	leaksRepaired = poolDesc("leaks_repaired_total", "Leaks of ranges that were repaired, by kind.", "kind")
-	early         = poolDesc("quarantine_early_releases_total", "Ranges that left quarantine before their minimum age, because the pool was under pressure.")
+	early         = poolDesc("quarantine_early_releases_total", "Ranges that left quarantine before their minimum age, because the pool was under pressure or the client claimed them.")
 )
 
 func poolDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -77,7 +82,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, predicted, leased, early, leaksFound, leaksRepaired} {
+	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, predicted, leased, fromRest, released, early, leaksFound, leaksRepaired} {
 		ch <- d
 	}
 }
@@ -105,6 +110,8 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(leased, stats.Acquired, "acquire")
 	counter(leased, stats.Claimed, "claim")
+	counter(fromRest, stats.ClaimedFromQuarantine)
+	counter(released, stats.Released)
 	counter(early, stats.EarlyReleases)
 	for kind, n := range stats.LeaksFound {
 		counter(leaksFound, n, kind)

@@ -115,6 +115,8 @@ func wantServed() map[string]served {
 		"idpool_allocation_failures_total":       {dto.MetricType_COUNTER, label("reason", "exhausted", "fragmented", "conflict", "invalid", "io")},
 		"idpool_conflicts_total":                 {dto.MetricType_COUNTER, label("with", "pod", "quarantine", "reservation", "held", "host", "kernel")},
 		"idpool_quarantine_early_releases_total": {dto.MetricType_COUNTER, []string{""}},
+		"idpool_claims_from_quarantine_total":    {dto.MetricType_COUNTER, []string{""}},
+		"idpool_releases_total":                  {dto.MetricType_COUNTER, []string{""}},
 		"idpool_allocation_duration_seconds":     {dto.MetricType_HISTOGRAM, []string{""}},
 		"state_commit_duration_seconds":          {dto.MetricType_HISTOGRAM, label("outcome", "ok", "error")},
 		"cri_request_duration_seconds":           {dto.MetricType_HISTOGRAM, cross(label("code", "OK"), label("method", "RunPodSandbox", "Status"))},
@@ -185,6 +187,21 @@ func TestMetricsOfAClientsMapping(t *testing.T) {
 	}
 	if got := sampleOf(t, all, "userns_shim_idpool_allocations_total", "source=claim"); got != 2 {
 		t.Errorf("%v claims, want 2", got)
+	}
+}
+
+// TestMetricsOfClaimsFromQuarantine: kubelet draws ids again that rest after another pod.
+func TestMetricsOfClaimsFromQuarantine(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	for range 2 {
+		n.RunPod(t, nodetest.Mapping(n.Kubelet().Start)).Remove(t)
+	}
+	all := families(t, n)
+	for name, want := range map[string]float64{"claims_from_quarantine_total": 1, "releases_total": 2, "quarantine_early_releases_total": 1} {
+		if got := sampleOf(t, all, "userns_shim_idpool_"+name, ""); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
 	}
 }
 
