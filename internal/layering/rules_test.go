@@ -27,7 +27,7 @@ var (
 // no pattern matches is an error: it has to be given its place here.
 var layers = []layer{
 	{pkg: "cmd/...", may: []string{
-		"pkg/...", "internal/admin", "internal/config", "internal/doctor", "internal/forecast", "internal/fromcontainerd", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/statusz", "internal/version",
+		"pkg/...", "internal/admin", "internal/config", "internal/doctor", "internal/forecast", "internal/fromcontainerd", "internal/installer", "internal/kernel", "internal/metrics", "internal/labimage", "internal/selftest/...", "internal/statusz", "internal/version", "packaging",
 	}},
 
 	{pkg: "pkg/cri/...", may: join(managers, leaves, []string{"pkg/nri", "internal/kernel", "internal/version"})},
@@ -65,12 +65,14 @@ var layers = []layer{
 	{pkg: "internal/fromcontainerd", may: []string{"internal/config"}},
 	{pkg: "internal/doctor", may: []string{"internal/kernel", "pkg/idpool/..."}},
 	{pkg: "internal/forecast"},
+	{pkg: "internal/installer"},
 	{pkg: "internal/kernel"},
 	{pkg: "internal/metrics"},
 	{pkg: "internal/statusz"},
 	{pkg: "internal/version"},
 	{pkg: "internal/selftest/...", may: []string{"internal/labimage"}},
 	{pkg: "internal/layering"},
+	{pkg: "packaging"},
 
 	// The lab: what tests, demo and benchmarks run a node with.
 	{pkg: "internal/labimage/...", tool: true},
