@@ -47,9 +47,7 @@ configuration is what config migrate makes of the node's containerd.
 
 A version that was taken back is not tried again without --retry. What was there
 before is written down in ` + installer.JournalPath + `;
-an installation that was interrupted is undone by the next.
-
-Exit code: 0 installed, 1 not installed (the error says whether everything was taken back), 2 wrong usage.`,
+an installation that was interrupted is undone by the next.`,
 		Example: `  # On a drained node:
   userns-shim install
 
@@ -65,7 +63,8 @@ Exit code: 0 installed, 1 not installed (the error says whether everything was t
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration `file` for a node that has none (default: like the node's containerd)")
 	cmd.Flags().BoolVar(&f.opts.Retry, "retry", false, "try again what was rolled back on this node before")
 	cmd.Flags().BoolVar(&f.selftest, "selftest", true, "test pods with user namespaces before kubelet is switched; needs the pod network")
-	return cmd
+	return withExitCodes(cmd, "0  installed\n1  not installed; standard error says why, and whether everything was taken back\n"+
+		"2  the command line or the configuration file is wrong: trying again does not help")
 }
 
 func uninstallCommand() *cobra.Command {
@@ -76,9 +75,7 @@ func uninstallCommand() *cobra.Command {
 		Long: `Take back what install did on this node: stop kubelet, remove userns-shim's pods,
 start kubelet with the runtime that it had, and remove programs and unit. The
 configuration, the database and kubelet's host ids stay. Drain the node first.
-It does nothing on a node where install was not run.
-
-Exit code: 0 removed, 1 not removed, 2 wrong usage.`,
+It does nothing on a node where install was not run.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd.Context(), "uninstall", (*installer.Installer).Uninstall)
