@@ -56,7 +56,7 @@ func (m *Manager) remove(ctx context.Context, rec Record) error {
 		m.removeDeclared(ctx, rec),
 		m.removeImageVolumes(ctx, rec),
 		m.removeRestore(rec.ID),
-		stream.RemoveFIFOs(paths.IO, rec.ID),
+		stream.RemoveFIFOs(paths.IO),
 		removeDirs(paths),
 	)
 	if err != nil {

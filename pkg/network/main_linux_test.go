@@ -84,6 +84,7 @@ var plugins = map[string]string{
 	"recorder":  `[ $CNI_COMMAND != ADD ] || echo "$result"`,
 	"failer":    `case $CNI_COMMAND in ADD|STATUS) echo '{"cniVersion": "1.0.0", "code": 50, "msg": "the failer fails"}'; exit 1;; esac`,
 	"forgetter": `case $CNI_COMMAND in ADD) echo "$result";; DEL) echo '{"cniVersion": "1.0.0", "code": 3, "msg": "no such container"}'; exit 1;; esac`,
+	"slow":      `[ $CNI_COMMAND != DEL ] || { sleep 1; touch "@DIR@/slow.done"; }; [ $CNI_COMMAND != ADD ] || echo "$result"`,
 	"sleeper":   `[ $CNI_COMMAND != ADD ] || exec sleep 1000`,
 }
 

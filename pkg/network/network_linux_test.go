@@ -231,6 +231,40 @@ func TestSetupFailureIsUndone(t *testing.T) {
 	}
 }
 
+// TestTeardownOutlivesItsCaller: a plugin is not killed half-way through a DEL because the client that asked for it has gone.
+func TestTeardownOutlivesItsCaller(t *testing.T) {
+	n := newNode(t, Options{})
+	n.configure(t, "10-slow.conflist", `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "slow", "dir": "DIR"}]}`)
+	pod := newPod(t)
+	if _, err := n.Setup(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := n.Teardown(ctx, pod); err != nil {
+		t.Errorf("Teardown: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, "slow.done")); err != nil {
+		t.Errorf("the plugin did not finish: %v", err)
+	}
+}
+
+// TestOutlive: the grace begins when the caller goes, and ends.
+func TestOutlive(t *testing.T) {
+	caller, gone := context.WithCancel(t.Context())
+	ctx, cancel := outlive(caller, 50*time.Millisecond)
+	defer cancel()
+	gone()
+	if ctx.Err() != nil {
+		t.Error("the context ended with its caller")
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("the context does not end")
+	}
+}
+
 func TestSetupRefuses(t *testing.T) {
 	n := newNode(t, Options{})
 	good := newPod(t)

@@ -16,6 +16,10 @@ import (
 // undoTimeout bounds the DEL that follows a failed ADD.
 const undoTimeout = time.Minute
 
+// delGrace is how long a DEL may go on after its caller has gone. A plugin that is killed half-way can leave what no
+// later DEL finds: bridge learns from the interface whose packet filter rules to delete, and deletes the interface first.
+const delGrace = 30 * time.Second
+
 // Setup brings up the pod's loopback device and connects the pod (CNI ADD). When it fails, what
 // was done is undone (CNI DEL), even when ctx has ended; should that fail too, Teardown can be
 // tried again. Errors wrap ErrInvalid or ErrNotReady where these are the reason.
@@ -56,7 +60,7 @@ func (n *Network) add(ctx context.Context, pod Pod, conf *configuration, opts []
 
 // Teardown disconnects the pod (CNI DEL): from every network that libcni remembers for it, by the
 // configuration and arguments of that time, and from those of the present configuration, which
-// an interrupted Setup may have left half connected. It may be repeated. The network namespace
+// an interrupted Setup may have left half connected. It goes on for delGrace when ctx ends, and may be repeated. The network namespace
 // may be gone, and so may the node's CNI configuration.
 func (n *Network) Teardown(ctx context.Context, pod Pod) error {
 	if err := pod.validate(); err != nil {
@@ -67,7 +71,22 @@ func (n *Network) Teardown(ctx context.Context, pod Pod) error {
 		klog.FromContext(ctx).V(4).Info("Disconnecting without a CNI configuration", "sandbox", pod.ID, "reason", err)
 		conf = &configuration{}
 	}
+	ctx, cancel := outlive(ctx, delGrace)
+	defer cancel()
 	return n.del(ctx, pod, conf)
+}
+
+// outlive returns a context that ends grace after ctx does, or when cancel is called.
+func outlive(ctx context.Context, grace time.Duration) (longer context.Context, cancel func()) {
+	longer, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-longer.Done():
+		case <-time.After(grace):
+			end(context.Cause(ctx))
+		}
+	})
+	return longer, func() { stop(); end(context.Canceled) }
 }
 
 // del runs DEL in the reverse order of ADD, for all networks despite errors.

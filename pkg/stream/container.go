@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -155,12 +158,24 @@ func (c *ContainerIO) closeLog(ctx context.Context) error {
 	return c.log.Close(ctx)
 }
 
-// RemoveFIFOs removes the FIFOs that Open, OpenExec or OpenCapture made for id in dir,
-// whatever streams it had. FIFOs that are gone already are no error.
-func RemoveFIFOs(dir, id string) error {
-	set, err := fifo.NewSet(dir, id, true, false)
-	if err != nil {
-		return err
+// RemoveFIFOs removes every FIFO in a container's directory: its own, and those of execs that ran when the daemon
+// was killed, of which nobody else knows. A directory that is gone is no error.
+func RemoveFIFOs(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return set.Remove()
+	if err != nil {
+		return fmt.Errorf("list FIFOs: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if entry.Type() != fs.ModeNamedPipe {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove FIFO: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }

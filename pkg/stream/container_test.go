@@ -196,8 +196,13 @@ func TestRemoveFIFOs(t *testing.T) {
 	if left, _ := os.ReadDir(opts.Dir); len(left) != 3 {
 		t.Errorf("Close left %v, want the three FIFOs", left)
 	}
+	// An exec's, as a daemon that is killed leaves them.
+	exec, err := fifo.NewSet(opts.Dir, "an-exec", false, false)
+	if err := errors.Join(err, exec.Create()); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
-		if err := RemoveFIFOs(opts.Dir, opts.ID); err != nil {
+		if err := RemoveFIFOs(opts.Dir); err != nil {
 			t.Error(err)
 		}
 	}
