@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"strings"
 
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/pkg/container"
@@ -33,17 +30,22 @@ func (hostNamespaces) Remove(ctx context.Context, dir, netPath string) error {
 func (hostNamespaces) Check(pins ns.Pins, user *ns.IDMap) error { return ns.Check(pins, user) }
 
 func (d *daemon) buildSandboxes(ctx context.Context) error {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootID()
 	if err != nil {
-		return fmt.Errorf("read boot id: %w", err)
+		return err
 	}
 	process, err := d.podInit()
 	if err != nil {
 		return err
 	}
 	policies, perShim := d.podPolicies()
+	mirror, err := d.mirror("sandboxes")
+	if err != nil {
+		return err
+	}
 	d.sandboxes, err = sandbox.New(sandbox.Options{
 		DB:             d.db,
+		Mirror:         mirror,
 		Pool:           d.pool,
 		Look:           d.witness.Look,
 		Namespaces:     hostNamespaces{},
@@ -51,7 +53,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) error {
 		Process:        process,
 		Labels:         selinuxlabel.Host{},
 		StateDir:       d.cfg.State,
-		BootID:         strings.TrimSpace(string(boot)),
+		BootID:         boot,
 		Clock:          clock.RealClock{},
 		Logger:         klog.FromContext(ctx),
 		UserNamespaces: policies,
@@ -99,8 +101,13 @@ func (d *daemon) buildContainers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	mirror, err := d.mirror("containers")
+	if err != nil {
+		return err
+	}
 	d.containers, err = container.New(container.Options{
 		DB:             d.db,
+		Mirror:         mirror,
 		Images:         d.engine,
 		Snapshots:      d.engine,
 		Records:        d.engine,

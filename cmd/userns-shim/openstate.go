@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -18,7 +18,10 @@ import (
 
 // openState opens the database and the id pool in it.
 func (d *daemon) openState(ctx context.Context) error {
-	db, err := state.Open(state.Options{Path: filepath.Join(d.cfg.Root, "state.db"), ObserveCommit: d.metrics.ObserveCommit})
+	if err := d.checkLost(); err != nil {
+		return err
+	}
+	db, err := state.Open(state.Options{Path: databasePath(d.cfg.Root), ObserveCommit: d.metrics.ObserveCommit})
 	if err != nil {
 		return err
 	}
@@ -35,6 +38,9 @@ func (d *daemon) openState(ctx context.Context) error {
 	opts.Witness = d.witness
 	return db.View(func(tx *state.Tx) error {
 		d.pool, err = idpool.Load(tx.Raw(sandbox.PoolBucket), opts)
+		if errors.Is(err, idpool.ErrCorrupt) {
+			return fmt.Errorf("%w; `userns-shim pool rebuild --force` makes the database again from what runs on the node, without stopping a pod", err)
+		}
 		if err != nil {
 			return fmt.Errorf("load id pool: %w", err)
 		}

@@ -43,7 +43,7 @@ on this node through a socket that only root can open.`,
 		return nil
 	}
 	cmd.AddCommand(poolStatusCommand(&f), poolListCommand(&f), poolWhoCommand(&f), poolCheckCommand(&f), poolReserveCommand(&f), poolReleaseCommand(&f),
-		poolExportCommand(&f))
+		poolExportCommand(&f), poolRebuildCommand(&f))
 	return group(cmd)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -26,6 +27,7 @@ func (d *daemon) buildReconciler(context.Context) error {
 		Engine:         d.layers(),
 		Look:           func(ctx context.Context) (*hostids.Look, error) { return hostids.Take(ctx, "/proc") },
 		NamespaceOwner: namespaceOwner,
+		Sync:           func() error { return errors.Join(d.sandboxes.SyncMirror(), d.containers.SyncMirror()) },
 		Known:          func(id string) bool { return d.sandboxes.Has(id) || d.containers.Has(id) },
 		Clock:          clock.RealClock{},
 	})

@@ -34,6 +34,7 @@ var layers = []layer{
 
 	// Beside cri: it holds the records of the managers against the ledger and the node.
 	{pkg: "pkg/reconcile", may: join(managers, leaves)},
+	{pkg: "pkg/rebuild", may: join(managers, leaves)},
 
 	// As engine, it implements interfaces of the managers, which never know it.
 	{pkg: "pkg/nri", may: join(managers, leaves)},

@@ -267,10 +267,10 @@ func (m *Manager) record(ctx context.Context, b *build, spec *specs.Spec) error 
 // The labels that tools of a node read.
 const (
 	labelKind          = "io.cri-containerd.kind"
-	labelPodName       = "io.kubernetes.pod.name"
-	labelPodNamespace  = "io.kubernetes.pod.namespace"
-	labelPodUID        = "io.kubernetes.pod.uid"
-	labelContainerName = "io.kubernetes.container.name"
+	LabelPodName       = "io.kubernetes.pod.name"
+	LabelPodNamespace  = "io.kubernetes.pod.namespace"
+	LabelPodUID        = "io.kubernetes.pod.uid"
+	LabelContainerName = "io.kubernetes.container.name"
 )
 
 func labels(b *build) map[string]string {
@@ -280,9 +280,9 @@ func labels(b *build) map[string]string {
 	}
 	md := b.sb.Spec.Metadata
 	out[labelKind] = "container"
-	out[labelPodName] = md.Name
-	out[labelPodNamespace] = md.Namespace
-	out[labelPodUID] = md.UID
-	out[labelContainerName] = b.rec.Spec.Metadata.Name
+	out[LabelPodName] = md.Name
+	out[LabelPodNamespace] = md.Namespace
+	out[LabelPodUID] = md.UID
+	out[LabelContainerName] = b.rec.Spec.Metadata.Name
 	return out
 }

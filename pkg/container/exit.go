@@ -28,14 +28,14 @@ func (m *Manager) watch(rec Record, p *process) {
 		}
 		if err != nil {
 			klog.FromContext(m.life).Error(err, "Exit code of container is lost", "container", rec.ID)
-			exit = Exit{Code: unknownExitCode, At: m.opts.Clock.Now()}
+			exit = Exit{Code: UnknownExitCode, At: m.opts.Clock.Now()}
 		}
 		m.exited(m.life, rec.ID, p, exit)
 	})
 }
 
-// unknownExitCode stands for an exit that nobody saw.
-const unknownExitCode = 255
+// UnknownExitCode stands for an exit that nobody saw.
+const UnknownExitCode = 255
 
 // exited takes the process's resources away and records its exit, in this order: who sees the
 // container exited finds its log complete. The record comes last and in any case; what could

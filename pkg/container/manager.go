@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -79,7 +80,9 @@ type Handler struct {
 
 // Options are what a Manager needs; all fields are required unless they say otherwise.
 type Options struct {
-	DB        *state.DB
+	DB *state.DB
+	// Mirror, where it is set, has a copy of the records, of which a lost database is made again.
+	Mirror    *state.Mirror
 	Images    Images
 	Snapshots Snapshots
 	Records   Records
@@ -152,9 +155,7 @@ func New(opts Options) (*Manager, error) {
 	if opts.Plugins == nil {
 		opts.Plugins = noPlugins{}
 	}
-	table, err := state.OpenTable[Record](state.TableOptions{
-		DB: opts.DB, Rows: "containers", Names: "container-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
-	})
+	table, err := OpenTable(opts.DB, opts.Mirror)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +171,22 @@ func New(opts Options) (*Manager, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// OpenTable reads the records of containers. The mirror may be nil.
+func OpenTable(db *state.DB, mirror *state.Mirror) (*state.Table[Record], error) {
+	return state.OpenTable[Record](state.TableOptions{
+		DB: db, Mirror: mirror, Rows: "containers", Names: "container-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
+	})
+}
+
+// SyncMirror brings the records outside of the database in line with it. Those of containers that it does not know stay while
+// such a container has a directory.
+func (m *Manager) SyncMirror() error {
+	return m.table.SyncMirror(func(id string) bool {
+		_, err := os.Lstat(m.Paths(id).Dir)
+		return err == nil
+	})
 }
 
 // Close stops watching; containers run on, and their output waits in the FIFOs.

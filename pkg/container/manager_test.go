@@ -371,7 +371,7 @@ func TestRecover(t *testing.T) {
 		if err := n.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonUnknown || rec.ExitCode != unknownExitCode {
+		if rec, _ := n.Get(id); rec.State != StateExited || rec.Reason != ReasonUnknown || rec.ExitCode != UnknownExitCode {
 			t.Errorf("got %+v", rec)
 		}
 	})

@@ -87,6 +87,17 @@ type Records interface {
 	ListRecords(ctx context.Context, label, value string) ([]string, error)
 }
 
+// StoredRecord is what containerd has of a container record that CreateRecord made.
+type StoredRecord struct {
+	ID          string
+	Image       string // name of the image record
+	Snapshotter string
+	Group       string // the shim's
+	Labels      map[string]string
+	CreatedAt   time.Time
+	Spec        *specs.Spec
+}
+
 // Stdio are FIFO paths that the shim opens; an empty path means /dev/null. UID and GID are
 // host ids that own the pipes of the process, so that it may reopen /dev/stderr.
 type Stdio struct {

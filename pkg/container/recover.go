@@ -111,7 +111,7 @@ func (m *Manager) rewatch(ctx context.Context, rec Record, task TaskState) error
 // lost records the end of a container whose task is gone, as after a reboot.
 func (m *Manager) lost(ctx context.Context, rec Record) error {
 	rec.State, rec.PID = StateExited, 0
-	rec.ExitCode, rec.Reason = unknownExitCode, ReasonUnknown
+	rec.ExitCode, rec.Reason = UnknownExitCode, ReasonUnknown
 	rec.FinishedAt = m.opts.Clock.Now()
 	if rec.StartedAt.IsZero() {
 		rec.StartedAt = time.Unix(0, 0)

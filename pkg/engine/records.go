@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/typeurl/v2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/container"
@@ -102,6 +104,38 @@ func (e *Engine) Containers(ctx context.Context) ([]string, error) {
 		ids = append(ids, rec.ID)
 	}
 	return ids, nil
+}
+
+// StoredRecords returns the records that were made here, of pods' own processes too.
+func (e *Engine) StoredRecords(ctx context.Context) ([]container.StoredRecord, error) {
+	recs, err := e.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q", groupLabel))
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	stored := make([]container.StoredRecord, 0, len(recs))
+	for _, rec := range recs {
+		var spec specs.Spec
+		if err := typeurl.UnmarshalTo(rec.Spec, &spec); err != nil {
+			return nil, fmt.Errorf("unpack spec of container %s: %w", rec.ID, err)
+		}
+		stored = append(stored, container.StoredRecord{
+			ID:          rec.ID,
+			Image:       rec.Image,
+			Snapshotter: rec.Snapshotter,
+			Group:       rec.Labels[groupLabel],
+			Labels:      ownLabels(rec.Labels),
+			CreatedAt:   rec.CreatedAt,
+			Spec:        &spec,
+		})
+	}
+	return stored, nil
+}
+
+// ownLabels leaves out those that record adds.
+func ownLabels(labels map[string]string) map[string]string {
+	own := maps.Clone(labels)
+	maps.DeleteFunc(own, func(key, _ string) bool { return key == groupLabel || strings.HasPrefix(key, snapshotRef) })
+	return own
 }
 
 // ListRecords returns the ids of the records that carry the label with this value.

@@ -115,6 +115,7 @@ func newWorld(t *testing.T) *world {
 			}
 			return owner, nil
 		},
+		Sync: func() error { return nil },
 		Known: func(id string) bool {
 			return slices.ContainsFunc(w.sandboxes.records, func(rec sandbox.Record) bool { return rec.ID == id })
 		},

@@ -110,7 +110,7 @@ func (r *Reconciler) repairLedger(b idpool.Bucket, m mismatch) ([]Finding, error
 		Kind: KindRecord, Range: *m.has.Range, Pod: idpool.PodUID(m.has.Spec.Metadata.UID), Sandbox: m.sandbox,
 		Found: "the sandbox has it and the ledger does not say so", Repair: "into the ledger",
 	}
-	err := r.opts.Pool.Restore(b, f.Pod, m.sandbox, f.Range)
+	err := sandbox.RestoreLease(r.opts.Pool, b, *m.has)
 	switch {
 	case errors.Is(err, idpool.ErrConflict) || errors.Is(err, idpool.ErrPodHolds) || errors.Is(err, idpool.ErrInvalid):
 		f.Found, f.Repair = fmt.Sprintf("%s: %v", f.Found, err), ""

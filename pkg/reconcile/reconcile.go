@@ -44,6 +44,8 @@ type Options struct {
 	// that, and an error where the process is not in it any more.
 	Look           func(context.Context) (*hostids.Look, error)
 	NamespaceOwner func(hostids.Namespace) (uint32, error)
+	// Sync brings what is kept outside of the database in line with it.
+	Sync func() error
 	// Known says whether a sandbox or container of the id has a record.
 	Known func(id string) bool
 	Clock clock.PassiveClock
@@ -94,7 +96,7 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	r.running.Lock()
 	defer r.running.Unlock()
 	report := Report{Began: r.opts.Clock.Now()}
-	var errs []error
+	errs := []error{r.opts.Sync()}
 	for _, look := range []func(context.Context) ([]Finding, error){
 		func(context.Context) ([]Finding, error) { return r.ledger() }, r.pins, r.processes, r.layers, r.containers,
 	} {

@@ -23,6 +23,20 @@ func (m *Manager) handlerName(spec Spec) string {
 	return cmp.Or(spec.RuntimeHandler, m.opts.DefaultHandler)
 }
 
+// RestoreLease enters the sandbox's range in a ledger that does not have it, as idpool.Pool.Restore does; a shared one is reserved again under
+// the name by which the pod asked for it.
+func RestoreLease(pool *idpool.Pool, b idpool.Bucket, rec Record) error {
+	name := rec.Spec.IDs.Reservation
+	if name == "" {
+		return pool.Restore(b, idpool.PodUID(rec.Spec.Metadata.UID), rec.ID, *rec.Range)
+	}
+	if err := pool.Reserve(b, name, *rec.Range); err != nil {
+		return err
+	}
+	_, err := pool.Join(b, name, rec.ID)
+	return err
+}
+
 // checkUserNamespaces refuses a pod whose user namespace the node could make and its handler not use.
 func (m *Manager) checkUserNamespaces(ctx context.Context, spec Spec) error {
 	policy, err := m.handlerPolicy(spec)

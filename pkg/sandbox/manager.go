@@ -52,8 +52,10 @@ type Network interface {
 
 // Options are what a Manager needs; all fields are required unless they say otherwise.
 type Options struct {
-	DB   *state.DB
-	Pool *idpool.Pool
+	DB *state.DB
+	// Mirror, where it is set, has a copy of the records, of which a lost database is made again.
+	Mirror *state.Mirror
+	Pool   *idpool.Pool
 	// Look makes the pool's witness look at the node.
 	Look       func(context.Context) error
 	Namespaces Pinner
@@ -119,9 +121,7 @@ func New(opts Options) (*Manager, error) {
 	if opts.Plugins == nil {
 		opts.Plugins = noPlugins{}
 	}
-	table, err := state.OpenTable[Record](state.TableOptions{
-		DB: opts.DB, Rows: Bucket, Names: "sandbox-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
-	})
+	table, err := OpenTable(opts.DB, opts.Mirror)
 	if err != nil {
 		return nil, err
 	}

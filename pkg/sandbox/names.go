@@ -24,6 +24,13 @@ func (md Metadata) samePod(other Metadata) bool {
 // Bucket holds the records of sandboxes in the state database.
 const Bucket = "sandboxes"
 
+// OpenTable reads the records of sandboxes. The mirror may be nil.
+func OpenTable(db *state.DB, mirror *state.Mirror) (*state.Table[Record], error) {
+	return state.OpenTable[Record](state.TableOptions{
+		DB: db, Mirror: mirror, Rows: Bucket, Names: "sandbox-names", NotFound: ErrNotFound, Ambiguous: ErrAmbiguous,
+	})
+}
+
 // CheckReady reads the sandbox in the transaction of what depends on it: a container that is
 // recorded after this in the same transaction is seen by whoever halts the sandbox later.
 func CheckReady(tx *state.Tx, id string) error {

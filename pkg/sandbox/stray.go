@@ -36,12 +36,9 @@ func (m *Manager) Strays(mine func(owner uint32) bool) ([]Stray, error) {
 	var found []Stray
 	known := map[string]bool{}
 	for _, id := range ids {
-		s := Stray{ID: id, Pins: ns.List(m.Paths(id).Namespaces)}
 		net := ns.NetNSPath(id)
-		if known[net] = isThere(net); known[net] {
-			s.Pins = append(s.Pins, net)
-		}
-		found = append(found, s)
+		known[net] = true
+		found = append(found, Stray{ID: id, Pins: ns.Find(m.Paths(id).Namespaces, net).Paths()})
 	}
 	nets, err := m.strayNets(known, mine)
 	if err != nil {
@@ -112,6 +109,12 @@ func (m *Manager) strayNets(known map[string]bool, mine func(owner uint32) bool)
 func isThere(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// SyncMirror brings the records outside of the database in line with it. Those of sandboxes that it does not know stay while
+// something of such a sandbox is left on the node.
+func (m *Manager) SyncMirror() error {
+	return m.table.SyncMirror(func(id string) bool { return isThere(m.Paths(id).Dir) })
 }
 
 // RemoveStray takes away what Strays found, and disconnects it from its network. A process in it would be cut off from

@@ -109,7 +109,7 @@ func TestDamageErrorSaysWhatToDo(t *testing.T) {
 			t.Errorf("%.10q: %v", content, err)
 			continue
 		}
-		for _, part := range []string{path, "left as it is", "good copy"} {
+		for _, part := range []string{path, "left as it is", "good copy", "`userns-shim pool rebuild`"} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%q does not say %q", err, part)
 			}

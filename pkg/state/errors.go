@@ -48,9 +48,8 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("database %s is damaged: %s. It is left as it is and is not replaced while it is there: "+
-		"stop the daemon, keep a copy of the file, and put a good copy in its place; "+
-		"moving it away without one makes the daemon start empty and forget what it manages", e.Path, e.Detail)
+	return fmt.Sprintf("database %s is damaged: %s. It is left as it is. Run `userns-shim pool rebuild`: it makes the database again "+
+		"from what runs on the node, stops no pod, and keeps the damaged file aside. A good copy of the file, put in its place, does as well", e.Path, e.Detail)
 }
 
 // Unwrap makes the error an ErrDamaged.

@@ -27,13 +27,15 @@ type Row interface {
 	Hidden() bool
 }
 
-// TableOptions say where a table is and how it speaks of its rows; all fields are required.
+// TableOptions say where a table is and how it speaks of its rows; all fields are required but Mirror.
 type TableOptions struct {
 	DB *DB
 	// Rows and Names are the buckets of the rows by id and of the ids by name.
 	Rows, Names string
 	// NotFound and Ambiguous are the errors of Get, which clients see.
 	NotFound, Ambiguous error
+	// Mirror, where it is set, has a copy of every row. See SyncMirror.
+	Mirror *Mirror
 }
 
 // Table is a bucket of rows whose names are unique. Readers are served from memory, which shows
@@ -137,12 +139,19 @@ func (t *Table[R]) Reserve(tx *Tx, row R) (holder R, taken bool, err error) {
 
 // Put records a row in a transaction; readers see it once that is durable.
 func (t *Table[R]) Put(tx *Tx, row R) error {
+	value, err := json.Marshal(row)
+	if err != nil {
+		return fmt.Errorf("encode %s/%s: %w", t.opts.Rows, row.Key(), err)
+	}
 	tx.OnCommit(func() {
 		t.mu.Lock()
-		defer t.mu.Unlock()
 		t.cached[row.Key()] = row
+		t.mu.Unlock()
+		if t.opts.Mirror != nil {
+			t.opts.Mirror.put(row.Key(), value)
+		}
 	})
-	return t.rows.Put(tx, row.Key(), row)
+	return tx.Raw(t.opts.Rows).Put(row.Key(), value)
 }
 
 // Save is Put in a transaction of its own.
@@ -175,8 +184,11 @@ func (t *Table[R]) Change(id string, fn func(*R)) (row R, err error) {
 func (t *Table[R]) Delete(tx *Tx, row R) error {
 	tx.OnCommit(func() {
 		t.mu.Lock()
-		defer t.mu.Unlock()
 		delete(t.cached, row.Key())
+		t.mu.Unlock()
+		if t.opts.Mirror != nil {
+			t.opts.Mirror.remove(row.Key())
+		}
 	})
 	return errors.Join(t.release(tx, row), t.rows.Delete(tx, row.Key()))
 }

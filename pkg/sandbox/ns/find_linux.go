@@ -97,14 +97,24 @@ func Tenant(proc string, paths []string) (pid int, err error) {
 	return 0, nil
 }
 
-// List returns the pins that a sandbox could have in its directory, those that are there.
-func List(dir string) []string {
-	var found []string
-	for _, name := range []string{userPin, ipcPin, utsPin, "pid"} {
-		path := filepath.Join(dir, name)
-		if _, err := os.Lstat(path); err == nil {
-			found = append(found, path)
+// Find returns which of a sandbox's pins are there, in its directory and at netPath.
+func Find(dir, netPath string) Pins {
+	there := func(path string) string {
+		if _, err := os.Lstat(path); err != nil {
+			return ""
 		}
+		return path
 	}
-	return found
+	return Pins{
+		User:    there(filepath.Join(dir, userPin)),
+		IPC:     there(filepath.Join(dir, ipcPin)),
+		UTS:     there(filepath.Join(dir, utsPin)),
+		PID:     there(filepath.Join(dir, "pid")),
+		Network: there(netPath),
+	}
+}
+
+// Paths are those that are not empty.
+func (p Pins) Paths() []string {
+	return slices.DeleteFunc([]string{p.User, p.IPC, p.UTS, p.PID, p.Network}, func(path string) bool { return path == "" })
 }

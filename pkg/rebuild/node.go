@@ -1,0 +1,137 @@
+package rebuild
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/userns-shim/userns-shim/pkg/container"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/ocispec"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
+)
+
+// Pins are what is pinned of a sandbox.
+type Pins = ns.Pins
+
+// fromNode puts records together for what containerd has and no copy tells of.
+func (p *planner) fromNode() {
+	for _, s := range p.in.Stored {
+		if _, ok := p.in.Containers[s.ID]; ok {
+			continue
+		}
+		id := sandboxOf(s)
+		if id == "" {
+			p.note("container %s of containerd does not say to which pod it belongs: it is left alone", s.ID)
+			continue
+		}
+		p.sandboxFor(id, s)
+		if s.ID != id { // else it is the pod's own process
+			p.addContainer(Container{p.container(id, s), SourceNode})
+		}
+	}
+}
+
+func sandboxOf(s container.StoredRecord) string {
+	if s.Spec == nil {
+		return ""
+	}
+	return s.Spec.Annotations[ocispec.AnnotationSandboxID]
+}
+
+// sandboxFor records the sandbox of a container, or completes what another container told of it.
+func (p *planner) sandboxFor(id string, s container.StoredRecord) {
+	if at := slices.IndexFunc(p.plan.Sandboxes, func(o Sandbox) bool { return o.ID == id }); at >= 0 {
+		have := &p.plan.Sandboxes[at]
+		if have.Source == SourceNode {
+			have.ProcessUp = have.ProcessUp || s.ID == id
+			if s.CreatedAt.Before(have.CreatedAt) {
+				have.CreatedAt = s.CreatedAt
+			}
+		}
+		return
+	}
+	p.addSandbox(Sandbox{p.sandbox(id, s), SourceNode})
+	p.note("sandbox %s has no copy of its record: it is made of what kernel and containerd tell, and not ready, so that it is made anew", id)
+}
+
+// sandbox is what a container of it, and its pins, tell of a sandbox.
+func (p *planner) sandbox(id string, s container.StoredRecord) sandbox.Record {
+	pins := p.in.Pins(id)
+	rec := sandbox.Record{
+		ID:        id,
+		Phase:     sandbox.PhaseStopped,
+		CreatedAt: s.CreatedAt,
+		BootID:    p.in.BootID,
+		Range:     mappingOf(s),
+		NetworkUp: pins.Network != "",
+		ProcessUp: s.ID == id,
+		Pins:      pins,
+		Spec: sandbox.Spec{
+			Metadata: sandbox.Metadata{
+				Name:      s.Labels[container.LabelPodName],
+				Namespace: s.Labels[container.LabelPodNamespace],
+				UID:       cmp.Or(s.Labels[container.LabelPodUID], string(idpool.UnknownPod)+"-"+id),
+			},
+			Namespaces: sandbox.Namespaces{
+				Network: podOrNode(pins.Network), IPC: podOrNode(pins.IPC), PID: podOrNode(pins.PID),
+			},
+		},
+	}
+	if rec.Range != nil {
+		rec.Spec.Namespaces.User = &sandbox.UserNamespace{}
+	}
+	if s.Group != id {
+		rec.ShimGroup = s.Group
+	}
+	if s.Spec.Linux != nil {
+		rec.Spec.CgroupParent = path.Dir(s.Spec.Linux.CgroupsPath)
+	}
+	return rec
+}
+
+func podOrNode(pin string) sandbox.Mode {
+	if pin == "" {
+		return sandbox.ModeNode
+	}
+	return sandbox.ModePod
+}
+
+// mappingOf is the range in a container's specification, nil for the host's ids.
+func mappingOf(s container.StoredRecord) *idpool.Range {
+	if s.Spec.Linux == nil || len(s.Spec.Linux.UIDMappings) != 1 {
+		return nil
+	}
+	m := s.Spec.Linux.UIDMappings[0]
+	return &idpool.Range{Start: m.HostID, Length: m.Size}
+}
+
+// container is what containerd tells of a container. Its output goes nowhere: where its log is nobody knows.
+func (p *planner) container(sandboxID string, s container.StoredRecord) container.Record {
+	rec := container.Record{
+		ID:          s.ID,
+		SandboxID:   sandboxID,
+		ImageID:     s.Image,
+		ImageRef:    s.Image,
+		Snapshotter: s.Snapshotter,
+		StopSignal:  "SIGTERM",
+		CreatedAt:   s.CreatedAt,
+		Spec: container.Spec{
+			Metadata: container.Metadata{Name: cmp.Or(s.Labels[container.LabelContainerName], s.ID)},
+			Image:    s.Image,
+			Labels:   s.Labels,
+		},
+	}
+	if s.Group != sandboxID {
+		rec.ShimGroup = s.Group
+	}
+	if task, ok := p.in.Tasks[s.ID]; ok {
+		rec.State, rec.PID, rec.StartedAt = container.StateRunning, task.PID, s.CreatedAt
+		return rec
+	}
+	rec.State, rec.ExitCode, rec.Reason = container.StateExited, container.UnknownExitCode, container.ReasonUnknown
+	rec.StartedAt, rec.FinishedAt = time.Unix(0, 0), p.in.Now
+	return rec
+}
