@@ -96,7 +96,7 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	r.running.Lock()
 	defer r.running.Unlock()
 	report := Report{Began: r.opts.Clock.Now()}
-	errs := []error{r.opts.Sync()}
+	var errs []error
 	for _, look := range []func(context.Context) ([]Finding, error){
 		func(context.Context) ([]Finding, error) { return r.ledger() }, r.pins, r.processes, r.layers, r.containers,
 	} {
@@ -104,6 +104,8 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 		report.Findings = append(report.Findings, found...)
 		errs = append(errs, err)
 	}
+	// At the end: what was removed needs no copy of its record any more.
+	errs = append(errs, r.opts.Sync())
 	report.Took = r.opts.Clock.Since(report.Began)
 	sortFindings(report.Findings)
 	return r.keep(ctx, report), errors.Join(errs...)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/labimage"
@@ -139,6 +140,27 @@ func (n *leakNode) wantEntry(t *testing.T, start uint32, want string) {
 	}
 }
 
+// eventuallyRepaired waits for two looks of the daemon's own. Each is followed by a pause of fifty times what it took, and on a
+// busy machine that is what the wait is made of.
+func (n *leakNode) eventuallyRepaired(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	client, began := admin.NewClient(admin.SocketPath(n.Daemon.State)), time.Now()
+	took := time.Duration(0)
+	for ; !condition(); time.Sleep(50 * time.Millisecond) {
+		last, err := client.PoolLeaks(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := time.ParseDuration(last.Took); err == nil {
+			took = max(took, d)
+		}
+		if time.Since(began) > 10*time.Second+2*50*took {
+			t.Fatalf("after %v, with looks of up to %v, still not: %s", time.Since(began), took, what)
+		}
+	}
+	t.Logf("%s after %v, with looks of up to %v", what, time.Since(began), took)
+}
+
 func (n *leakNode) leaked(t *testing.T) float64 {
 	t.Helper()
 	return metric(t, n.Node, `userns_shim_idpool_ranges{segment="pool",state="leaked"}`)
@@ -187,7 +209,7 @@ func TestLeakedSandboxIsUnpinned(t *testing.T) {
 		t.Errorf("the process of the lost pod was ended: %v", err)
 	}
 	c.Remove(t)
-	eventually(t, "nothing is left of the sandbox", func() bool {
+	n.eventuallyRepaired(t, "nothing is left of the sandbox", func() bool {
 		_, err := os.Stat(filepath.Join(n.World.ProcDir(), "root", paths.Dir))
 		return errors.Is(err, os.ErrNotExist) && n.leaked(t) == 0
 	})
@@ -204,7 +226,7 @@ func TestLeakedPinIsFoundByThePeriodicLook(t *testing.T) {
 	id := strings.Repeat("cd", 32)
 	dir := sandbox.PathsOf(n.Daemon.State, id).Namespaces
 	onNode(t, n.Node, "sh", "-c", fmt.Sprintf("mkdir -p %s && touch %s/uts && unshare --uts=%s/uts true", dir, dir, dir))
-	eventually(t, "the pin was found and removed", func() bool {
+	n.eventuallyRepaired(t, "the pin was found and removed", func() bool {
 		_, err := os.Stat(filepath.Join(n.World.ProcDir(), "root", filepath.Dir(dir)))
 		return errors.Is(err, os.ErrNotExist) &&
 			metric(t, n.Node, `userns_shim_idpool_leaks_repaired_total{kind="pin"}`) == 1
