@@ -44,7 +44,7 @@ func newNames(more ...idpool.Allocation) *Names {
 		Ledger: append(ledger, more...),
 		Pod:    func(id string) (Pod, bool) { p, ok := pods[id]; return p, ok },
 		Extents: func() []idpool.Range {
-			return []idpool.Range{{Start: 100 * unit, Length: 50 * unit}, {Start: 0xFFFE0000, Length: 2*unit - 1}}
+			return []idpool.Range{{Start: 100 * unit, Length: 50 * unit}, {Start: 0xFFFE0000, Length: 2 * unit}}
 		},
 	})
 }
