@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -142,4 +144,23 @@ func noteAlertTests(t *testing.T, path string, text []byte, fires, silent map[st
 	if len(file.Tests) == 0 {
 		t.Errorf("%s has no tests", path)
 	}
+}
+
+// TestScrapeConfigOfThePage: Prometheus takes the configuration that docs/operations.md shows, and its job has the name that alerts
+// and dashboard ask for.
+func TestScrapeConfigOfThePage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```yaml\n(scrape_configs:.*?)```").FindSubmatch(page)
+	if block == nil || !strings.Contains(string(block[1]), "job_name: userns-shim\n") {
+		t.Fatalf("the page shows no scrape configuration of userns-shim: %q", block)
+	}
+	path := filepath.Join(t.TempDir(), "prometheus.yaml")
+	if err := os.WriteFile(path, block[1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, nil, "check", "config", path)
 }
