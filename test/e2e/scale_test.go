@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,8 +125,10 @@ func TestEveryRange(t *testing.T) {
 		list := use(t, n)
 		wantSum(t, n, allRanges)
 		scraped := use(t, n)
-		t.Logf("list %v, metrics %v; then %v", list.CPU-before.CPU, scraped.CPU-list.CPU, scraped)
-		if grown := int64(scraped.Anon) - int64(empty.Anon); grown > recordsLimit {
+		wantStatusPage(t, n)
+		page := use(t, n)
+		t.Logf("list %v, metrics %v, status page %v; then %v", list.CPU-before.CPU, scraped.CPU-list.CPU, page.CPU-scraped.CPU, page)
+		if grown := int64(page.Anon) - int64(empty.Anon); grown > recordsLimit {
 			t.Errorf("the records take %.1f MiB", mib(uint64(grown)))
 		}
 	}
@@ -178,5 +183,19 @@ func wantSum(t *testing.T, n *nodetest.Node, want int) {
 	}
 	if sum != want {
 		t.Errorf("metrics count %d ranges, want %d", sum, want)
+	}
+}
+
+// wantStatusPage holds that the page comes as a whole.
+func wantStatusPage(t *testing.T, n *nodetest.Node) {
+	t.Helper()
+	resp, err := n.World.HTTPClient().Get(strings.TrimSuffix(n.MetricsURL(), "/metrics") + "/statusz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(text), "</html>") {
+		t.Errorf("status page: %s, %d bytes, %v", resp.Status, len(text), err)
 	}
 }
