@@ -53,7 +53,7 @@ e2e)
     ;;
 e2e-kubelet)
     # These tests wait more than they work.
-    args=(-count 1 -timeout 20m -parallel 24)
+    args=(-count 1 -timeout 20m -parallel 12)
     packages=$(go list ./test/e2e-kubelet/...)
     ;;
 e2e-package)

@@ -15,7 +15,7 @@ containers:
 - {name: file, image: IMAGE, command: [sh, -c, 'echo logged; echo -n from the file > /dev/termination-log; exit 2']}
 - {name: user, image: IMAGE, command: [sh, -c, 'echo -n from a user > /dev/termination-log'], securityContext: {runAsUser: 1000}}
 - {name: path, image: IMAGE, command: [sh, -c, 'echo -n elsewhere > /tmp/message'], terminationMessagePath: /tmp/message}
-- {name: log, image: IMAGE, command: [sh, -c, 'seq 1 200; echo last words >&2; exit 5'], terminationMessagePolicy: FallbackToLogsOnError}
+- {name: log, image: IMAGE, command: [sh, -c, 'seq 1 200 >&2; echo last words >&2; exit 5'], terminationMessagePolicy: FallbackToLogsOnError}
 - {name: fine, image: IMAGE, command: [sh, -c, 'echo logged'], terminationMessagePolicy: FallbackToLogsOnError}
 - {name: missing, image: IMAGE, command: [/no/such/program], terminationMessagePolicy: FallbackToLogsOnError}
 `)
