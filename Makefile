@@ -138,11 +138,12 @@ test: ## every tier that this machine can run; root for the real ones
 	@hack/test.sh
 
 .PHONY: lint
-lint: $(LINTER) ## linters, layering, package comments, generated files
+lint: $(LINTER) ## linters, layering, package comments, generated files, manifests
 	@failed=0; \
 	$(LINTER) run ./... || failed=1; \
 	go test -count=1 ./internal/layering/ || failed=1; \
 	go run ./hack/configdoc -check || failed=1; \
+	(cd test/manifests && go vet ./... && go test -count=1 ./...) || failed=1; \
 	exit $$failed
 
 .PHONY: fmt

@@ -41,7 +41,7 @@ hostUsers: false gets 65,536 host ids that no other pod of the node has.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(serveCommand(), poolCommand(), doctorCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), installCommand(), uninstallCommand(), manCommand(), versionCommand())
+	root.AddCommand(serveCommand(), poolCommand(), doctorCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), agentCommand(), installCommand(), uninstallCommand(), manCommand(), versionCommand())
 	helpWithExitCodes(root)
 	return group(root)
 }

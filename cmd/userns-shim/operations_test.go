@@ -17,7 +17,7 @@ import (
 // The page for the person on call, and the alerts that send there.
 const (
 	operationsPage = "../../docs/operations.md"
-	alertRules     = "../../manifests/prometheusrule.yaml"
+	alertRules     = "../../manifests/monitoring/prometheusrule.yaml"
 	runbook        = "https://github.com/userns-shim/userns-shim/blob/main/docs/operations.md#"
 )
 

@@ -14,7 +14,7 @@ import (
 
 // Where the manifests are, and the tests of the rules in them.
 const (
-	rulesManifest  = "../../manifests/prometheusrule.yaml"
+	rulesManifest  = "../../manifests/monitoring/prometheusrule.yaml"
 	alertTestsGlob = "testdata/alerts/*.yaml"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
-const dashboardManifest = "../../manifests/grafana-dashboard.json"
+const dashboardManifest = "../../manifests/monitoring/grafana-dashboard.json"
 
 // dashboard is what of Grafana's model is looked at here.
 type dashboard struct {
