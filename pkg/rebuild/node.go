@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/userns-shim/userns-shim/pkg/container"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
@@ -66,7 +68,8 @@ func (p *planner) sandbox(id string, s container.StoredRecord) sandbox.Record {
 		CreatedAt: s.CreatedAt,
 		BootID:    p.in.BootID,
 		Range:     mappingOf(s),
-		NetworkUp: pins.Network != "",
+		// After a reboot the pin is gone, and what CNI plugins keep of the pod, such as its address, is not.
+		NetworkUp: pins.Network != "" || ownNetwork(s),
 		ProcessUp: s.ID == id,
 		Pins:      pins,
 		Spec: sandbox.Spec{
@@ -76,9 +79,12 @@ func (p *planner) sandbox(id string, s container.StoredRecord) sandbox.Record {
 				UID:       cmp.Or(s.Labels[container.LabelPodUID], string(idpool.UnknownPod)+"-"+id),
 			},
 			Namespaces: sandbox.Namespaces{
-				Network: podOrNode(pins.Network), IPC: podOrNode(pins.IPC), PID: podOrNode(pins.PID),
+				Network: sandbox.ModeNode, IPC: podOrNode(pins.IPC), PID: podOrNode(pins.PID),
 			},
 		},
+	}
+	if rec.NetworkUp {
+		rec.Spec.Namespaces.Network = sandbox.ModePod
 	}
 	if rec.Range != nil {
 		rec.Spec.Namespaces.User = &sandbox.UserNamespace{}
@@ -90,6 +96,13 @@ func (p *planner) sandbox(id string, s container.StoredRecord) sandbox.Record {
 		rec.Spec.CgroupParent = path.Dir(s.Spec.Linux.CgroupsPath)
 	}
 	return rec
+}
+
+// ownNetwork says whether a container joined a network namespace that is not the host's.
+func ownNetwork(s container.StoredRecord) bool {
+	return s.Spec.Linux != nil && slices.ContainsFunc(s.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.NetworkNamespace && n.Path != ""
+	})
 }
 
 func podOrNode(pin string) sandbox.Mode {

@@ -147,6 +147,22 @@ func TestRecordsFromTheNode(t *testing.T) {
 	}
 }
 
+func TestRecordsFromTheNodeAfterAReboot(t *testing.T) {
+	in := input()
+	in.Pins = func(string) Pins { return Pins{} }
+	c := stored("c1", "main", slot(1))
+	c.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/var/run/netns/x"}}
+	in.Stored = []container.StoredRecord{c}
+	_, sandboxes, containers := written(t, Make(in))
+	if len(sandboxes) != 1 || !sandboxes[0].NetworkUp || sandboxes[0].Spec.Namespaces.Network != sandbox.ModePod || containers[0].State != container.StateExited {
+		t.Errorf("sandboxes %+v, containers %+v", sandboxes, containers)
+	}
+	c.Spec.Linux.Namespaces[0].Path = ""
+	if _, sandboxes, _ := written(t, Make(in)); sandboxes[0].NetworkUp {
+		t.Errorf("a pod in the host's network: %+v", sandboxes)
+	}
+}
+
 // TestConflictsAreNoted: the first pod keeps the range, the other its record.
 func TestConflictsAreNoted(t *testing.T) {
 	in := input()
