@@ -183,7 +183,7 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// TestVerifyReadsEveryRecord: Open looks at pages, and a value whose checksum is wrong is seen when it is read.
+// TestVerifyReadsEveryRecord: a value that is other than it was written makes the database a damaged one.
 func TestVerifyReadsEveryRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	db := openDB(t, path)
