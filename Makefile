@@ -173,11 +173,15 @@ e2e-kubelet: build tools $(KUBELET) require-root | test-deps ## pods of a real k
 
 # Two versions, one of them for both architectures.
 PACKAGE_TEST := _output/package-test
-.PHONY: e2e-package
-e2e-package: build tools $(NFPM) require-root | test-deps package-deps ## packages: contents, installation, upgrade with pods, removal
+.PHONY: package-test
+package-test: $(NFPM)
 	rm -rf $(PACKAGE_TEST)
-	VERSION=v1.0.0 hack/package.sh $(PACKAGE_TEST)/older amd64 arm64
+	VERSION=v1.0.0 hack/package.sh $(PACKAGE_TEST)/older $(PACKAGE_ARCHS)
 	VERSION=v1.1.0-rc.1 hack/package.sh $(PACKAGE_TEST)/newer $(shell go env GOARCH)
+
+.PHONY: e2e-package
+e2e-package: PACKAGE_ARCHS := amd64 arm64
+e2e-package: build tools package-test require-root | test-deps package-deps ## packages: contents, installation, upgrade with pods, removal
 	hack/package-root.sh $(BIN)/package-root.tar
 	@hack/tier.sh e2e-package
 

@@ -10,7 +10,7 @@ dir=$(realpath -m "${1:?$usage}")
 shift
 [[ $# -gt 0 ]] || { echo "$usage" >&2 && exit 2; }
 cd "$(dirname "$0")/.."
-nfpm=$PWD/bin/nfpm
+nfpm=${NFPM:-$PWD/bin/nfpm}
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 umask 022

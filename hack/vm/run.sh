@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# run.sh [test flags]: run test/e2e inside of a virtual machine: another kernel
-# (Debian's 6.1), cgroup v2, systemd, AppArmor. Prints what `go test -json` would
+# run.sh [test flags]: run test/e2e and, with the packages in _output/package-test, test/e2e-package inside of
+# a virtual machine: another kernel (Debian's 6.1), cgroup v2, systemd, AppArmor. Prints what `go test -json` would
 # print, and fails when a test fails, when the machine crashes and when
 # E2E_VM_TIMEOUT (seconds) is over. The kernel's and systemd's messages go to
 # _output/e2e-vm.console.
@@ -18,11 +18,26 @@ hack/vm/image.sh "$vm"
 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
-mkdir -p "$work/payload/bin" "$work/payload/test/e2e"
+mkdir -p "$work/payload/bin" "$work"/payload/test/{e2e,e2e-package}
 cp -L "$bin"/{userns-shim,userns-shim-init,containerd,containerd-shim-runc-v2,ctr,runc,probe,nriplugin} "$work/payload/bin/"
 cp -rL "$bin/cni" "$work/payload/bin/"
 cp -r "$bin"/{criu,criu-root,userdb,userdb-root} "$work/payload/bin/"
-CGO_ENABLED=0 go test -c -trimpath -o "$work/payload/bin/e2e.test" ./test/e2e
+for package in e2e e2e-package; do
+    CGO_ENABLED=0 go test -c -trimpath -o "$work/payload/test/$package/tests" "./test/$package"
+done
+mkdir "$work/payload/packages"
+cp -r "$output"/package-test/{older,newer} "$work/payload/packages/"
+# The machine starts one program, with the test flags.
+cat >"$work/payload/bin/e2e.test" <<'END'
+#!/bin/bash
+export USERNS_SHIM_E2E_VM=1 USERNS_SHIM_PACKAGES=/payload/packages
+status=0
+for package in e2e e2e-package; do
+    cd "/payload/test/$package" && ./tests "$@" || status=1
+done
+exit "$status"
+END
+chmod +x "$work/payload/bin/e2e.test"
 {
     printf 'TEST_FLAGS=%q\n' "$*"
     printf 'TEST_TIMEOUT=%ss\n' "$((timeout - 60))"

@@ -1,0 +1,101 @@
+package e2epackage
+
+import (
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/userns-shim/userns-shim/internal/testkit"
+)
+
+// TestRelease makes a release for this architecture. The script itself builds everything twice and compares.
+func TestRelease(t *testing.T) {
+	nfpm := testkit.RequireBin(t, "nfpm")
+	dir := filepath.Join(t.TempDir(), "release")
+	t.Setenv("VERSION", older.program)
+	t.Setenv("NFPM", nfpm)
+	run(t, "../../hack/release.sh", dir, thisArch)
+
+	sums, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Name() != "SHA256SUMS" && !strings.Contains(string(sums), sum(data)+"  "+e.Name()+"\n") {
+			t.Errorf("SHA256SUMS does not have %s: %s", e.Name(), sums)
+		}
+	}
+	if len(entries) != 5 {
+		t.Errorf("the release is %v, want .deb, .rpm, tarball, SBOM and sums", entries)
+	}
+	checkBill(t, dir)
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+// checkBill compares the SBOM with the programs in the tarball.
+func checkBill(t *testing.T, dir string) {
+	t.Helper()
+	name := filepath.Join(dir, "userns-shim-"+older.packages+"-linux-"+thisArch)
+	packed, err := os.Open(name + ".tar.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	r, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := untar(t, r, 1)
+	data, err := os.ReadFile(name + ".cdx.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bill struct {
+		BOMFormat  string
+		Components []struct {
+			Type, Name, Version, PURL string
+			Hashes                    []struct{ Alg, Content string }
+		}
+	}
+	if err := json.Unmarshal(data, &bill); err != nil || bill.BOMFormat != "CycloneDX" {
+		t.Fatalf("the SBOM has the format %q, %v", bill.BOMFormat, err)
+	}
+	var programs, modules []string
+	for _, c := range bill.Components {
+		if c.Type == "application" {
+			programs = append(programs, c.Name)
+			if len(c.Hashes) != 1 || c.Hashes[0].Content != sum(files["/bin/"+c.Name].data) {
+				t.Errorf("the SBOM's hashes of %s are %v, which is not the program in the tarball", c.Name, c.Hashes)
+			}
+		}
+		if c.PURL != "" {
+			modules = append(modules, c.Name)
+		}
+	}
+	if !slices.Equal(programs, []string{"userns-shim", "userns-shim-init"}) {
+		t.Errorf("the SBOM has the programs %v", programs)
+	}
+	for _, want := range []string{"std", "k8s.io/cri-api", "github.com/containerd/containerd/v2", "go.etcd.io/bbolt"} {
+		if !slices.Contains(modules, want) {
+			t.Errorf("the SBOM does not have %s", want)
+		}
+	}
+}
