@@ -15,6 +15,7 @@ import (
 
 // TestDebInstall looks at a Debian on which the package was installed.
 func TestDebInstall(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	deb := r.put(t, older.deb(t, thisArch))
 	out := r.run(t, "dpkg -i "+deb)
@@ -47,6 +48,7 @@ func TestDebInstall(t *testing.T) {
 // TestDebUpgradeWithPodsRunning runs pods on the installed program, on a real containerd, and replaces and removes the
 // package under them. What systemd would do to the service is done by hand here; the e2e-vm tier has a real one.
 func TestDebUpgradeWithPodsRunning(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	r.run(t, "dpkg -i "+r.put(t, older.deb(t, thisArch)))
 	n := nodetest.Start(t, labnode.Options{Binary: r.path("/usr/bin/userns-shim")})
@@ -115,6 +117,7 @@ func wantVersion(t *testing.T, n *nodetest.Node, want version) {
 
 // TestDebRemoveAndPurge: a removal keeps configuration and state, a purge neither, unless pods live.
 func TestDebRemoveAndPurge(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	install := "dpkg -i " + r.put(t, older.deb(t, thisArch)) + "; mkdir -p /var/lib/userns-shim /run/userns-shim; echo ledger >/var/lib/userns-shim/state.db; "
 	const pin = "mkdir -p /run/userns-shim/sandboxes/pod; mount -t tmpfs none /run/userns-shim/sandboxes/pod; "

@@ -33,6 +33,7 @@ var idsCases = map[string]idsCase{
 	"somebody has its gids":  {ids("joe:1:1", "joe:2113798143:1"), "", "", "joe:2113798143:1", true},
 	"neighbours":             {ids("joe:2013200384:65536", "joe:2113798144:1"), kubeletIDs, kubeletIDs, "", false},
 	"ids of a name service":  {"echo 'subid: sss' >>/etc/nsswitch.conf", "", "", "", true},
+	"pods that have others":  {"mkdir -p /var/lib/kubelet/pods/uid; touch /var/lib/kubelet/pods/uid/userns", "", "", "drain the node first", true},
 	"locked for a while":     {"(echo $$ >/etc/subuid.lock; sleep 2; rm /etc/subuid.lock) & ", kubeletIDs, kubeletIDs, "", false},
 }
 
@@ -42,12 +43,13 @@ func ids(subuid, subgid string) string {
 
 // TestKubeletIDs runs the script twice on nodes of all kinds: the second time changes nothing.
 func TestKubeletIDs(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	script := r.put(t, idsScript)
 	r.run(t, "cp -a /etc /etc.fresh")
 	for name, tc := range idsCases {
 		t.Run(name, func(t *testing.T) {
-			r.run(t, "rm -rf /etc; cp -a /etc.fresh /etc; "+tc.setup+"\n"+"sh "+script+" || echo exit $?")
+			r.run(t, "rm -rf /etc /var/lib/kubelet; cp -a /etc.fresh /etc; "+tc.setup+"\n"+"sh "+script+" || echo exit $?")
 			before := r.run(t, "cat /etc/passwd /etc/subuid /etc/subgid")
 			out, err := r.try(t, "sh "+script)
 			if (err == nil) != (tc.says == "") || !strings.Contains(out, tc.says) {
@@ -81,6 +83,7 @@ func linesOf(text, owner string) string {
 
 // TestKubeletIDsAtOnce: several installers at the same time leave one line, and nobody else's lines are lost.
 func TestKubeletIDsAtOnce(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	script := r.put(t, idsScript)
 	r.run(t, "useradd -m joe; for i in 1 2 3 4 5 6; do sh "+script+" & done; wait")

@@ -13,6 +13,7 @@ func (r root) rpm(t *testing.T, args ...string) string {
 }
 
 func TestRPMInstallUpgradeErase(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	if out := r.rpm(t, "--nodeps", "-i", older.rpm(t, thisArch)); strings.Contains(out, "kubelet") {
 		t.Errorf("the installation complains: %s", out)
