@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -27,6 +28,9 @@ Podman and others keep off its ids, or all that is known of its ranges as JSON.`
   userns-shim pool export --format json > ranges.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("output") {
+				return usageError{errors.New("export has formats of its own: say --format json instead of -o")}
+			}
 			switch format {
 			case "subuid":
 				status, err := f.client().PoolStatus(cmd.Context())

@@ -167,8 +167,8 @@ func leakFindings(l admin.Leaks) []admin.Finding {
 // ledgerFindings are what the pool says of its own records.
 func ledgerFindings(list []idpool.Finding) []admin.Finding {
 	words := map[idpool.FindingKind][2]string{
-		idpool.FindingOutside:   {"these ids are in use and in no extent", "nothing is lost: they go when their pod does"},
-		idpool.FindingNotStrict: {"these ids were claimed while idPool.claims was permissive", "remove the pod, and it gets others"},
+		idpool.FindingOutside:   {"these ids are in use or rest, and are in no extent", "nothing is lost: they go when their pod does, or when quarantine ends"},
+		idpool.FindingNotStrict: {"these ids are in use or rest, and no pod gets them while idPool.claims is strict", "remove the pod, and it gets others; what is in quarantine goes by itself"},
 		idpool.FindingSigned:    {"these ids are above 2147483647, which some programs take for negative", "give kubelet lower ids in /etc/subuid and /etc/subgid"},
 	}
 	var out []admin.Finding

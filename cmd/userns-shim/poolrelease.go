@@ -55,11 +55,19 @@ other's. --dry-run says it and does nothing.`,
 	return cmd
 }
 
-// release takes a range out of quarantine, and says before what is left of its last pod.
+// release takes a range out of quarantine, and says before what is left of its last pod. What is not in
+// quarantine the daemon refuses, so a dry run of that says nothing of what it would break.
 func (r releaseFlags) release(ctx context.Context, client *admin.Client, ids idpool.Range, out io.Writer) error {
-	left, err := leftOf(ctx, client, ids)
+	ranges, err := client.PoolRanges(ctx)
 	if err != nil {
 		return err
+	}
+	left, resting, err := leftOf(ctx, ranges, ids)
+	if err != nil {
+		return err
+	}
+	if r.dryRun && !resting {
+		return fmt.Errorf("release range %s: it is not in quarantine; userns-shim pool list shows what is", ids)
 	}
 	if r.dryRun || r.force && len(left) > 0 {
 		fmt.Fprintln(out, broken(ids, left))
@@ -83,23 +91,19 @@ func broken(ids idpool.Range, left []string) string {
 		ids, strings.Join(left, "\n  "))
 }
 
-// leftOf names the traces of a range in quarantine, and the processes among them.
-func leftOf(ctx context.Context, client *admin.Client, ids idpool.Range) ([]string, error) {
-	ranges, err := client.PoolRanges(ctx)
-	if err != nil {
-		return nil, err
-	}
+// leftOf names the traces of a range, and the processes among them, and says whether it is in quarantine at all.
+func leftOf(ctx context.Context, ranges []admin.Range, ids idpool.Range) (left []string, resting bool, err error) {
 	i := slices.IndexFunc(ranges, func(r admin.Range) bool {
-		return r.Start == ids.Start && r.Length == ids.Length && r.State == "quarantined"
+		return r.Start == ids.Start && r.Length == ids.Length && r.State == string(idpool.StateQuarantined)
 	})
 	if i < 0 || len(ranges[i].Traces) == 0 {
-		return nil, nil
+		return nil, i >= 0, nil
 	}
 	look, err := hostids.Take(ctx, "/proc")
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
-	return traceWords(ranges[i].Traces, ids, look), nil
+	return traceWords(ranges[i].Traces, ids, look), true, nil
 }
 
 // traceWords names what the traces of a range are, with a process as an example where one is.

@@ -35,11 +35,11 @@ var (
 	// ErrInvalid: the request makes no sense, whatever the state of the pool.
 	ErrInvalid = errors.New("invalid range request")
 
-	// ErrNotFound: nothing of that name is in the ledger.
-	ErrNotFound = errors.New("not in the id pool")
+	// ErrNotFound: no entry of the ledger has that name or exactly those ids.
+	ErrNotFound = errors.New("the id pool has no such entry")
 
-	// ErrInUse: a reservation that sandboxes use cannot be given up.
-	ErrInUse = errors.New("reservation is in use")
+	// ErrInUse: what pods use, or traces are left of, cannot be given up.
+	ErrInUse = errors.New("still in use")
 
 	// ErrCorrupt: the bucket's records cannot be read or contradict each
 	// other. The pool must be rebuilt from what runs on the node.

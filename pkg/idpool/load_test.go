@@ -110,6 +110,27 @@ func TestStatsPerSegment(t *testing.T) {
 	}
 }
 
+// countingWitness says that something is left of every range, and counts who asks.
+type countingWitness struct{ asked int }
+
+func (w *countingWitness) Traces(Range, time.Time) Trace { w.asked++; return TraceLayers }
+
+// TestStatsAskOnceForALargeRange: looking for its traces takes as long as it is large, and the pool is locked meanwhile.
+func TestStatsAskOnceForALargeRange(t *testing.T) {
+	var witness countingWitness
+	db := &fakeDB{}
+	p := db.load(t, Options{Witness: &witness})
+	err := db.update(func(b *fakeTx) error {
+		return errors.Join(p.Reserve(b, "large", Range{Start: 3e9, Length: 1e9}), p.Unreserve(b, "large"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Stats(); s.External.Quarantined != 15260 || witness.asked != 1 {
+		t.Errorf("%d ranges are in quarantine, and the witness was asked %d times; want 15260 and 1", s.External.Quarantined, witness.asked)
+	}
+}
+
 func TestHolder(t *testing.T) {
 	n := newNode(t, Options{})
 	r := n.mustAcquire("pod", "sandbox", 2*Unit)

@@ -60,8 +60,9 @@ func (p *Pool) Stats() Stats {
 	stats := Stats{Counters: p.counters}
 	ofPool, ofKubelet := *p.table.own, *p.table.theirs // what is free
 	stats.Pool.Capacity, stats.Kubelet.Capacity = ofPool.count(), ofKubelet.count()
+	uses := map[*entry]use{} // of entries with many slots, whose traces are looked up once
 	for slot := p.table.busy.next(0); slot >= 0; slot = p.table.busy.next(slot + 1) {
-		use := p.useLocked(slot)
+		use := p.useLocked(slot, uses)
 		switch {
 		case ofPool.has(slot):
 			stats.Pool.count(use, slot, &ofPool)
@@ -90,21 +91,32 @@ const (
 	useAllocated
 )
 
-func (p *Pool) useLocked(slot int) use {
+func (p *Pool) useLocked(slot int, known map[*entry]use) use {
 	strongest := useWaiting
 	for _, e := range p.table.slots[slot] {
-		this := useWaiting
-		switch {
-		case e.State == StateAllocated:
-			this = useAllocated
-		case e.State == StateReserved:
-			this = useReserved
-		case p.traces(e) != 0:
-			this = useHeld
+		this, ok := known[e]
+		if !ok {
+			this = p.use(e)
+		}
+		if !ok && e.Range.Length > Unit {
+			known[e] = this
 		}
 		strongest = max(strongest, this)
 	}
 	return strongest
+}
+
+// use is what an entry makes of its slots.
+func (p *Pool) use(e *entry) use {
+	switch {
+	case e.State == StateAllocated:
+		return useAllocated
+	case e.State == StateReserved:
+		return useReserved
+	case p.traces(e) != 0:
+		return useHeld
+	}
+	return useWaiting
 }
 
 // count counts a slot that is in use, and takes it out of free unless it only

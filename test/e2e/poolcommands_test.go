@@ -83,6 +83,7 @@ func TestPoolCommandsShowThePool(t *testing.T) {
 	if got, want := wantPool(t, n, "export"), fmt.Sprintf("userns-shim:%d:%d\n", n.Pool().Start, n.Pool().Length); got != want {
 		t.Errorf("export prints %q, want %q", got, want)
 	}
+	refusedPool(t, n, 2, "--format", "export", "-o", "json")
 	var ranges []admin.Range
 	if err := json.Unmarshal([]byte(wantPool(t, n, "export", "--format", "json")), &ranges); err != nil || len(ranges) != 1 || ranges[0].Start != start {
 		t.Errorf("export prints %+v, %v", ranges, err)
@@ -113,6 +114,7 @@ func TestPoolCommandsReserveAndRelease(t *testing.T) {
 	refusedPool(t, n, 1, "no", "release", "nobody")
 	refusedPool(t, n, 1, "allocated", "release", taken)
 	refusedPool(t, n, 1, "allocated", "release", "--force", taken)
+	refusedPool(t, n, 1, "not in quarantine", "release", "--force", "--dry-run", taken)
 	refusedPool(t, n, 2, "--force", "release", "--force", "agent")
 	wantPool(t, n, "release", "agent")
 	n.RunPod(t)
