@@ -27,7 +27,8 @@ which records and node disagree, and extents that overlap each other or what oth
 programs hand out. Each finding says what can be done.
 
 The daemon looks every idPool.scanInterval and idPool.reconcileInterval, and this command
-shows what it found last; --fresh makes it look now, which takes 15 seconds at most.
+shows what it found last; --fresh makes it look now, which takes 15 seconds at most for
+owners and a minute for leaked ranges.
 
 The first line sums up in 80 characters at most, as node-problem-detector takes it;
 --brief prints that line alone.`,

@@ -82,6 +82,8 @@ func (d *daemon) leakCounts() (found, repaired map[string]uint64) {
 func (v poolView) Leaks(ctx context.Context, fresh bool) admin.Leaks {
 	report, out := v.leaks.Findings(), admin.Leaks{Leaks: []admin.Leak{}}
 	if fresh {
+		ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+		defer cancel()
 		var err error
 		if report, err = v.leaks.Once(ctx); err != nil {
 			out.Error = err.Error()

@@ -160,3 +160,17 @@ func TestClientWithoutADaemonSaysWhatToDo(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestClientGivesUpOnADaemonThatHangs: it takes connections, for the kernel does, and answers nothing.
+func TestClientGivesUpOnADaemonThatHangs(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c := newClient(socket, 10*time.Millisecond)
+	if _, err := c.PoolStatus(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("error %v", err)
+	}
+}

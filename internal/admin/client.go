@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // SocketPath is where a daemon with the state directory listens.
@@ -22,10 +23,15 @@ type Client struct {
 	http   http.Client
 }
 
+// patience bounds the wait for the beginning of an answer: a fresh look takes a minute at most, and a quarter for foreign owners.
+const patience = 2 * time.Minute
+
 // NewClient returns a client of the daemon at the socket. It connects with the first request.
-func NewClient(socket string) *Client {
+func NewClient(socket string) *Client { return newClient(socket, patience) }
+
+func newClient(socket string, patience time.Duration) *Client {
 	var dialer net.Dialer
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	transport := &http.Transport{ResponseHeaderTimeout: patience, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "unix", socket)
 	}}
 	return &Client{socket: socket, http: http.Client{Transport: transport}}
@@ -121,6 +127,10 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("open %s: only root may: %w", c.socket, fs.ErrPermission)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("userns-shim does not listen on %s: start it, or name its state directory with --state", c.socket)
+	}
+	var slow net.Error
+	if errors.As(err, &slow) && slow.Timeout() {
+		return fmt.Errorf("userns-shim listens on %s and does not answer: its log says what it does: %w", c.socket, err)
 	}
 	return err
 }
