@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/stats"
@@ -68,8 +70,18 @@ func (e *Engine) sweep(ctx context.Context, t *turn, id string) error {
 	return removeState(state)
 }
 
-// deleteInShim kills and deletes a task in its group's shim.
-func (e *Engine) deleteInShim(ctx context.Context, group, id string) error {
+// deleteInShim kills and deletes a task in its group's shim. It tries again, because containerd may just be removing the
+// bundle: the OCI runtime, which logs there, fails then.
+func (e *Engine) deleteInShim(ctx context.Context, group, id string) (err error) {
+	pauses := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4}
+	_ = wait.ExponentialBackoffWithContext(ctx, pauses, func(ctx context.Context) (bool, error) {
+		err = e.tryDeleteInShim(ctx, group, id)
+		return err == nil, nil
+	})
+	return err
+}
+
+func (e *Engine) tryDeleteInShim(ctx context.Context, group, id string) error {
 	shim, err := e.dialShim(ctx, group)
 	if err != nil || shim == nil {
 		return err

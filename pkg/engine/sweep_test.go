@@ -91,6 +91,28 @@ func TestTaskThatOnlyItsShimKnows(t *testing.T) {
 	}
 }
 
+// TestTaskWhoseBundleIsJustRemoved is deleted with its shim all the same.
+func TestTaskWhoseBundleIsJustRemoved(t *testing.T) {
+	l := newLab(t)
+	b := l.newBox(l.pull(labimage.Demo), newID(), "sleep", "1000")
+	b.start(container.Stdio{})
+	pid := l.pid(b)
+	shim := parent(t, pid)
+	l.forget(t, b)
+	// What is there is no directory that runc can log in.
+	bundle := filepath.Join(l.containerd.State, "io.containerd.runtime.v2.task", labnode.Namespace, b.id)
+	if err := os.WriteFile(bundle, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan error)
+	time.AfterFunc(150*time.Millisecond, func() { removed <- os.Remove(bundle) })
+	b.wantSwept(t, pid)
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	awaitGone(t, shim)
+}
+
 // TestTaskThatOnlyTheRuntimeKnows has neither a shim nor containerd any more.
 func TestTaskThatOnlyTheRuntimeKnows(t *testing.T) {
 	l := newLab(t)
