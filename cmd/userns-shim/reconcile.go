@@ -16,9 +16,6 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 )
 
-// reconcileTimeout bounds a look for leaked ranges.
-const reconcileTimeout = time.Minute
-
 func (d *daemon) buildReconciler(context.Context) error {
 	d.leaks = reconcile.New(reconcile.Options{
 		DB:             d.db,
@@ -49,7 +46,7 @@ func namespaceOwner(n hostids.Namespace) (uint32, error) {
 
 // reconcileFirst looks for what leaked, before the first pod is made. What keeps it from looking keeps no pod from running.
 func (d *daemon) reconcileFirst(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	ctx, cancel := context.WithTimeout(ctx, reconcile.Timeout)
 	defer cancel()
 	if _, err := d.leaks.Once(ctx); err != nil {
 		klog.FromContext(ctx).Error(err, "Look for leaked id ranges")
@@ -82,7 +79,7 @@ func (d *daemon) leakCounts() (found, repaired map[string]uint64) {
 func (v poolView) Leaks(ctx context.Context, fresh bool) admin.Leaks {
 	report, out := v.leaks.Findings(), admin.Leaks{Leaks: []admin.Leak{}}
 	if fresh {
-		ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+		ctx, cancel := context.WithTimeout(ctx, reconcile.Timeout)
 		defer cancel()
 		var err error
 		if report, err = v.leaks.Once(ctx); err != nil {

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -55,7 +56,7 @@ type Options struct {
 type Reconciler struct {
 	opts Options
 
-	running sync.Mutex // held while a run is under way; before mu
+	running chan struct{} // has room for one run at a time
 
 	mu       sync.Mutex
 	last     Report
@@ -65,8 +66,11 @@ type Reconciler struct {
 
 // New returns a Reconciler that has found nothing yet.
 func New(opts Options) *Reconciler {
-	return &Reconciler{opts: opts, found: map[Kind]uint64{}, repaired: map[Kind]uint64{}}
+	return &Reconciler{opts: opts, running: make(chan struct{}, 1), found: map[Kind]uint64{}, repaired: map[Kind]uint64{}}
 }
+
+// Timeout bounds each of the runs that Run makes, should containerd hang.
+const Timeout = time.Minute
 
 // share is the part of the time at most that runs take: on a large node the pauses grow.
 const share = 0.02
@@ -84,17 +88,28 @@ func (r *Reconciler) Run(ctx context.Context, interval time.Duration) {
 		case <-time.After(pause):
 		}
 		began := time.Now()
-		if _, err := r.Once(ctx); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Look for leaked id ranges")
-		}
+		r.again(ctx)
 		pause = max(interval, time.Duration(float64(time.Since(began))/share))
 	}
 }
 
-// Once compares and repairs now. It goes on after an error, and reports what it found all the same.
+func (r *Reconciler) again(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	if _, err := r.Once(bounded); err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "Look for leaked id ranges")
+	}
+}
+
+// Once compares and repairs now, when no other run does. It goes on after an error, and reports what it found all the same;
+// where ctx ended before its turn came, what the last run found.
 func (r *Reconciler) Once(ctx context.Context) (Report, error) {
-	r.running.Lock()
-	defer r.running.Unlock()
+	select {
+	case r.running <- struct{}{}:
+		defer func() { <-r.running }()
+	case <-ctx.Done():
+		return r.Findings(), fmt.Errorf("wait for the look for leaks that is under way: %w", context.Cause(ctx))
+	}
 	report := Report{Began: r.opts.Clock.Now()}
 	var errs []error
 	for _, look := range []func(context.Context) ([]Finding, error){
