@@ -127,7 +127,6 @@ func (f *installFlags) complete() error {
 	}
 	o := &f.opts
 	o.Source, o.Version = filepath.Dir(self), version.Version
-	o.Endpoint = config.Default().Listen
 	o.ServiceFile = packaging.ServiceFile(o.BinDir)
 	o.Runtimes = criRuntimes{}
 	o.GiveIDs = func(ctx context.Context) error { return giveKubeletIDs(ctx, o.Root) }
@@ -136,8 +135,28 @@ func (f *installFlags) complete() error {
 	if f.selftest {
 		o.Check = f.check
 	}
-	o.Config, err = f.configuration()
+	if o.Config, err = f.configuration(); err != nil {
+		return err
+	}
+	o.Endpoint, err = f.endpoint()
 	return err
+}
+
+// endpoint is where userns-shim will listen: as the node's own configuration says, which stays, or the new one.
+func (f *installFlags) endpoint() (string, error) {
+	name := filepath.Join(f.opts.Root, installer.ConfigPath)
+	text, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		text, err = f.opts.Config, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	cfg, err := config.Parse(text)
+	if err != nil {
+		return "", usageError{fmt.Errorf("configuration file %s: %w", name, err)}
+	}
+	return cfg.Listen, nil
 }
 
 // configuration is the file for a node without one.
@@ -169,6 +188,9 @@ func (f *installFlags) configuration() ([]byte, error) {
 
 // runDetached starts this command once more, on the node itself, from a copy there.
 func (f *installFlags) runDetached(ctx context.Context, verb string, bus *installer.Bus) error {
+	if refused := installer.Refusal(f.opts.Root, version.Version); refused != nil && verb == "install" && !f.opts.Retry {
+		return refused
+	}
 	dir, err := installer.Stage(f.opts.Root, f.config)
 	if err != nil {
 		return err
@@ -184,8 +206,8 @@ func (f *installFlags) runDetached(ctx context.Context, verb string, bus *instal
 		}
 	}
 	if err := bus.Run(ctx, installerUnit, argv); err != nil {
-		if why := installer.Failure(f.opts.Root); why != "" {
-			return fmt.Errorf("%w: %s", err, why)
+		if why := installer.Refusal(f.opts.Root, version.Version); why != nil {
+			return fmt.Errorf("%w: %w", err, why)
 		}
 		return fmt.Errorf("%w; the node's journal says more: journalctl -u %s", err, installerUnit)
 	}

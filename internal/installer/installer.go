@@ -106,8 +106,8 @@ func (i *Installer) Install(ctx context.Context) error {
 			return fmt.Errorf("undo the installation that was interrupted: %w", err)
 		}
 	}
-	if i.journal.Failed != "" && i.journal.Version == i.opts.Version && !i.opts.Retry {
-		return fmt.Errorf("%w: %s", ErrFailedBefore, i.journal.Failed)
+	if err := i.journal.refusal(i.opts.Version); err != nil && !i.opts.Retry {
+		return err
 	}
 	if i.journal.Phase == phaseInstalled {
 		return i.upgrade(ctx)
@@ -230,13 +230,17 @@ func (i *Installer) settle(ctx context.Context) error {
 func (i *Installer) await(ctx context.Context, what string, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, i.opts.Timeout)
 	defer cancel()
+	var last error
 	for {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil { // the end of the wait is no reason
+			last = err
+		}
 		if pause(ctx) != nil {
-			return fmt.Errorf("%s is not ready after %s: %w", what, i.opts.Timeout, err)
+			return fmt.Errorf("%s is not ready after %s: %w", what, i.opts.Timeout, last)
 		}
 	}
 }

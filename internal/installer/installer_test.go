@@ -215,7 +215,7 @@ func TestEveryFailureIsRolledBack(t *testing.T) {
 			if slices.Contains(n.calls, "stop kubelet.service") && !slices.Contains(n.calls, "restart kubelet.service") {
 				t.Errorf("kubelet was stopped only: %q", n.calls)
 			}
-			if err := n.install(t); !errors.Is(err, ErrFailedBefore) || len(n.calls) > 0 || Failure(n.root) == "" {
+			if err := n.install(t); !errors.Is(err, ErrFailedBefore) || len(n.calls) > 0 || !errors.Is(Refusal(n.root, "v1"), ErrFailedBefore) || Refusal(n.root, "v2") != nil {
 				t.Errorf("the next attempt: %v, %q", err, n.calls)
 			}
 			delete(n.fail, name)
@@ -225,8 +225,8 @@ func TestEveryFailureIsRolledBack(t *testing.T) {
 				t.Errorf("a retry: %v", err)
 			}
 			n.wantInstalled(t)
-			if Failure(n.root) != "" {
-				t.Error("the failure is still written down")
+			if err := Refusal(n.root, "v1"); err != nil {
+				t.Errorf("the failure is still written down: %v", err)
 			}
 		})
 	}

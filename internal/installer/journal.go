@@ -1,6 +1,9 @@
 package installer
 
-import "io/fs"
+import (
+	"fmt"
+	"io/fs"
+)
 
 // journal is what a run has written down before it did it.
 type journal struct {
@@ -47,11 +50,20 @@ func (p phase) unfinished() bool { return p == phaseFiles || p == phaseSwitching
 // switched tells whether kubelet may use userns-shim.
 func (p phase) switched() bool { return p == phaseSwitching || p == phaseInstalled }
 
-// Failure is why the last installation below root was taken back, empty when it was not.
-func Failure(root string) string {
+// refusal wraps ErrFailedBefore where the version was taken back.
+func (j journal) refusal(version string) error {
+	if j.Failed == "" || j.Version != version {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrFailedBefore, j.Failed)
+}
+
+// Refusal tells whether Install would refuse the version on the node below root, with an error that wraps ErrFailedBefore and
+// says why it was taken back.
+func Refusal(root, version string) error {
 	var j journal
 	if err := (host{root}).readJournal(&j); err != nil {
-		return err.Error()
+		return err
 	}
-	return j.Failed
+	return j.refusal(version)
 }
