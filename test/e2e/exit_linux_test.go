@@ -61,7 +61,8 @@ func TestOOMKilledChild(t *testing.T) {
 	n := sharedNode(t)
 	image := n.Image(t, labimage.Demo)
 	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
-		c := n.RunPod(t, opts...).Run(t, image, nodetest.Shell("head -c 100000000 /dev/zero | tail > /dev/null; exit 0"),
+		// One process alone takes memory. With a pipe, who writes to it would go on asking, and the shell could be next.
+		c := n.RunPod(t, opts...).Run(t, image, nodetest.Shell("dd if=/dev/zero of=/dev/null bs=100000000 count=1; exit 0"),
 			limits(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 32 << 20}))
 		wantEnd(t, "a child without memory", c, 0, "OOMKilled")
 	})
