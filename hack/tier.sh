@@ -48,7 +48,7 @@ integration)
     packages=$(importers)
     ;;
 e2e)
-    args=(-count 1 -timeout 25m)
+    args=(-count 1 -timeout 35m)
     packages=$(go list ./test/e2e/...)
     ;;
 e2e-kubelet)
