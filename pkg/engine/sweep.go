@@ -55,12 +55,18 @@ func (e *Engine) sweep(ctx context.Context, t *turn, id string) error {
 		return err
 	}
 	state := filepath.Join(cmp.Or(opts.Root, runtimeRoot), e.opts.Namespace, id)
+	asked, cancelAsked := ctx, context.CancelFunc(func() {})
 	if _, err := os.Stat(state); err == nil {
 		klog.FromContext(ctx).Info("Removing what an interrupted create left of a task", "container", id, "group", t.name)
-		if err := e.deleteInShim(ctx, t.name, id); err != nil {
-			// The shim is in the way of nothing that follows.
-			klog.FromContext(ctx).Error(err, "Shim does not delete a task that containerd does not know", "container", id)
-		}
+	} else {
+		// Containerd may have had the OCI runtime delete the container: then the shim alone keeps it, and does not end. Or
+		// there is nothing, and a shim that is busy need not be waited for.
+		asked, cancelAsked = context.WithTimeout(ctx, endedTimeout)
+	}
+	defer cancelAsked()
+	if err := e.deleteInShim(asked, t.name, id); err != nil {
+		// The shim is in the way of nothing that follows.
+		klog.FromContext(ctx).Error(err, "Shim does not delete a task that containerd does not know", "container", id)
 	}
 	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
 		if err := e.opts.Cgroups.Remove(ctx, stats.CgroupPath(spec.Linux.CgroupsPath)); err != nil {
@@ -76,7 +82,7 @@ func (e *Engine) deleteInShim(ctx context.Context, group, id string) (err error)
 	pauses := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 4}
 	_ = wait.ExponentialBackoffWithContext(ctx, pauses, func(ctx context.Context) (bool, error) {
 		err = e.tryDeleteInShim(ctx, group, id)
-		return err == nil, nil
+		return err == nil || errors.Is(err, context.DeadlineExceeded), nil
 	})
 	return err
 }

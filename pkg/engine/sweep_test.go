@@ -91,6 +91,22 @@ func TestTaskThatOnlyItsShimKnows(t *testing.T) {
 	}
 }
 
+// TestTaskThatTheRuntimeForgot keeps its shim from ending until it is deleted there.
+func TestTaskThatTheRuntimeForgot(t *testing.T) {
+	l := newLab(t)
+	b := l.newBox(l.pull(labimage.Demo), newID(), "sleep", "1000")
+	b.start(container.Stdio{})
+	pid := l.pid(b)
+	shim := parent(t, pid)
+	l.forget(t, b)
+	remove := exec.Command(testkit.RequireBin(t, "runc"), "--root", filepath.Dir(b.runtimeState()), "delete", "--force", b.id)
+	if out, err := remove.CombinedOutput(); err != nil {
+		t.Fatalf("runc delete: %v: %s", err, out)
+	}
+	b.wantSwept(t, pid)
+	awaitGone(t, shim)
+}
+
 // TestTaskWhoseBundleIsJustRemoved is deleted with its shim all the same.
 func TestTaskWhoseBundleIsJustRemoved(t *testing.T) {
 	l := newLab(t)
