@@ -41,7 +41,6 @@ chmod +x "$work/payload/bin/e2e.test"
 {
     printf 'TEST_FLAGS=%q\n' "$*"
     printf 'TEST_TIMEOUT=%ss\n' "$((timeout - 60))"
-    echo 'export E2E_VM=1 # for tests that change the services of their machine'
 } >"$work/payload/settings"
 truncate -s 1G "$work/payload.img"
 mke2fs -q -F -t ext4 -d "$work/payload" "$work/payload.img"

@@ -43,7 +43,7 @@ const (
 // TestInstallOnAMachineWithSystemd installs by a service of the machine, as the DaemonSet does: first with a kubelet that does
 // not work with userns-shim, which is rolled back, then for good, again as an upgrade, and off again.
 func TestInstallOnAMachineWithSystemd(t *testing.T) {
-	if os.Getenv("E2E_VM") == "" {
+	if os.Getenv("USERNS_SHIM_E2E_VM") == "" {
 		t.Skip("it changes the services of its machine, so it is for make e2e-vm alone")
 	}
 	m := newInstallMachine(t)
