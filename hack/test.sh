@@ -9,11 +9,12 @@ cd "$(dirname "$0")/.."
 make=${MAKE:-make}
 tiers=(lint unit)
 if [[ $EUID -eq 0 ]]; then
-    tiers+=(integration e2e e2e-package)
+    # e2e-package, e2e-kubelet and e2e-vm are asked for by name until a whole run of each was timed on a quiet machine.
+    tiers+=(integration e2e)
 fi
 
 mkdir -p _output
-rm -f _output/{unit,integration,e2e,e2e-package}.{log,json,xml}
+rm -f _output/{unit,integration,e2e}.{log,json,xml}
 report=() failed=0
 for tier in build tools "${tiers[@]}"; do
     began=$SECONDS outcome=ok
