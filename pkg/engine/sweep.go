@@ -55,25 +55,31 @@ func (e *Engine) sweep(ctx context.Context, t *turn, id string) error {
 		return err
 	}
 	state := filepath.Join(cmp.Or(opts.Root, runtimeRoot), e.opts.Namespace, id)
-	asked, cancelAsked := ctx, context.CancelFunc(func() {})
-	if _, err := os.Stat(state); err == nil {
-		klog.FromContext(ctx).Info("Removing what an interrupted create left of a task", "container", id, "group", t.name)
-	} else {
-		// Containerd may have had the OCI runtime delete the container: then the shim alone keeps it, and does not end. Or
-		// there is nothing, and a shim that is busy need not be waited for.
-		asked, cancelAsked = context.WithTimeout(ctx, endedTimeout)
-	}
-	defer cancelAsked()
-	if err := e.deleteInShim(asked, t.name, id); err != nil {
-		// The shim is in the way of nothing that follows.
-		klog.FromContext(ctx).Error(err, "Shim does not delete a task that containerd does not know", "container", id)
-	}
+	e.sweepShim(ctx, t, id, state)
 	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
 		if err := e.opts.Cgroups.Remove(ctx, stats.CgroupPath(spec.Linux.CgroupsPath)); err != nil {
 			return err
 		}
 	}
 	return removeState(state)
+}
+
+// sweepShim deletes a task that perhaps only its shim knows. An error is no reason to stop: the shim is in the way of
+// nothing that follows.
+func (e *Engine) sweepShim(ctx context.Context, t *turn, id, state string) {
+	logger := klog.FromContext(ctx)
+	if _, err := os.Stat(state); err == nil {
+		logger.Info("Removing what an interrupted create left of a task", "container", id, "group", t.name)
+	} else {
+		// Containerd may have had the OCI runtime delete the container: then the shim alone keeps it, and does not end. Or
+		// there is nothing, and a shim that is busy need not be waited for.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, endedTimeout)
+		defer cancel()
+	}
+	if err := e.deleteInShim(ctx, t.name, id); err != nil {
+		logger.Error(err, "Shim does not delete a task that containerd does not know", "container", id)
+	}
 }
 
 // deleteInShim kills and deletes a task in its group's shim. It tries again, because containerd may just be removing the
