@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"iter"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -145,13 +143,10 @@ func traces(t idpool.Trace) []string {
 	return strings.Split(t.String(), ",")
 }
 
-// reservationName is what a shell takes as one word, and no range.
-var reservationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-
 // Reserve implements admin.Pool.
 func (v poolView) Reserve(r admin.Reservation) error {
-	if !reservationName.MatchString(r.Name) {
-		return admin.Refuse(admin.ErrInvalid, fmt.Errorf("reservation name %q: want up to 63 letters, digits, dots, dashes and underscores", r.Name))
+	if err := checkReservationName(r.Name); err != nil {
+		return admin.Refuse(admin.ErrInvalid, err)
 	}
 	return v.update(func(b idpool.Bucket) error {
 		return v.pool.Reserve(b, r.Name, idpool.Range{Start: r.Start, Length: r.Length})

@@ -50,6 +50,10 @@ func (f *agentFlags) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, addr := range f.listen {
 		listener, err := net.Listen("tcp", bracketed(addr))
+		var wrong *net.AddrError
+		if errors.As(err, &wrong) {
+			return usageError{err}
+		}
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -85,9 +87,27 @@ func TestEveryFindingIsOnThePage(t *testing.T) {
 }
 
 func TestWhatIsNoCommandIsWrongUsage(t *testing.T) {
-	for _, args := range [][]string{{"nonsense"}, {"pool", "nonsense"}, {"config", "nonsense"}, {"pool", "status", "nonsense"}, {"doctor", "--nonsense"}, {"pool", "check", "--severity", "bad"}} {
-		if out, errs, code := command(t, "", args...); code != exitUsage {
-			t.Errorf("%q exits with %d: %s%s", args, code, out, errs)
+	for _, line := range []string{
+		"nonsense", "pool nonsense", "config nonsense", "pool status nonsense", "doctor --nonsense", "doctor -o bad", "pool check --severity bad",
+		"pool list -o bad", "pool who", "pool who x", "pool release a:b", "pool release -x", "pool release .x", "pool release --force name", "pool reserve x",
+		"pool reserve .x 65536:65536", "pool reserve a:b 65536:65536", "pool reserve x 0:0", "pool reserve x 65536", "pool reserve x 4294967295:65536",
+		"pool export --format bad", "pool export -o json", "pool rebuild --config /no/such/file", "serve --config /no/such/file", "serve --listen nonsense",
+		"config validate /no/such/file", "config migrate --from bad /dev/null", "agent --listen bad", "agent --metrics bad", "selftest -o bad",
+		"selftest --endpoint bad", "selftest --ids bad", "completion nonsense", "completion bash nonsense", "help nonsense", "help pool nonsense", "version nonsense",
+	} {
+		if out, errs, code := command(t, "", strings.Fields(line)...); code != exitUsage {
+			t.Errorf("%q exits with %d: %s%s", line, code, out, errs)
+		}
+	}
+	// What the daemon finds wrong with a request, and what it refuses because of what there is.
+	for kind, want := range map[error]int{admin.ErrInvalid: exitUsage, admin.ErrConflict: exitFailure, admin.ErrNotFound: exitFailure} {
+		if got := exitCode(fmt.Errorf("reserve: %w", admin.Refuse(kind, errors.New("words")))); got != want {
+			t.Errorf("%v exits with %d, want %d", kind, got, want)
+		}
+	}
+	for _, line := range []string{"help", "help pool", "help pool who", "completion", "completion bash"} {
+		if out, errs, code := command(t, "", strings.Fields(line)...); code != 0 || out == "" {
+			t.Errorf("%q exits with %d: %s", line, code, errs)
 		}
 	}
 	if out, _, code := command(t, "", "pool"); code != 0 || !strings.Contains(out, "Available Commands:") {

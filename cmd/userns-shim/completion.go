@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,34 @@ import (
 
 // completeTime bounds what a completion asks the daemon: somebody waits with a finger on the tab key.
 const completeTime = 2 * time.Second
+
+// completionCommand stands in the place of cobra's, which takes any words for help that was asked for.
+func completionCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "completion",
+		Short: "Print a script that completes commands in a shell",
+		Long: `Print a script that completes commands, flags and their values in a shell, and of the pool what the
+running userns-shim has: ranges, reservations and foreign owners.`,
+	}
+	for shell, into := range map[string]struct {
+		print func(*cobra.Command, io.Writer) error
+		place string
+	}{
+		"bash":       {func(c *cobra.Command, w io.Writer) error { return c.GenBashCompletionV2(w, true) }, "> /etc/bash_completion.d/userns-shim"},
+		"zsh":        {(*cobra.Command).GenZshCompletion, "> /usr/local/share/zsh/site-functions/_userns-shim"},
+		"fish":       {func(c *cobra.Command, w io.Writer) error { return c.GenFishCompletion(w, true) }, "> /etc/fish/completions/userns-shim.fish"},
+		"powershell": {(*cobra.Command).GenPowerShellCompletionWithDesc, "| Out-String | Invoke-Expression"},
+	} {
+		cmd.AddCommand(&cobra.Command{
+			Use:     shell,
+			Short:   "Print the script for " + shell,
+			Example: "  userns-shim completion " + shell + " " + into.place,
+			Args:    noArgs,
+			RunE:    func(cmd *cobra.Command, _ []string) error { return into.print(cmd.Root(), cmd.OutOrStdout()) },
+		})
+	}
+	return group(cmd)
+}
 
 // fixed completes one of a few words.
 func fixed(words ...string) cobra.CompletionFunc {

@@ -3,8 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/userns-shim/userns-shim/internal/admin"
 )
 
 // Exit codes beside 0, for scripts and units.
@@ -37,11 +40,12 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// exitCode is that of an error. What the daemon finds wrong with a request is the command line's fault as much as what is found here.
 func exitCode(err error) int {
 	var usage usageError
 	var coded codedError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, admin.ErrInvalid):
 		return exitUsage
 	case errors.As(err, &coded):
 		return coded.code
@@ -73,4 +77,21 @@ func group(cmd *cobra.Command) *cobra.Command {
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
+}
+
+// strictHelp makes cobra's command help refuse what it does not know; by itself it prints the help of another command and exits
+// with 0.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "help" {
+			continue
+		}
+		cmd.Args = func(_ *cobra.Command, args []string) error {
+			if found, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("%q is no command of %s; see %s --help", strings.Join(args, " "), root.Name(), found.CommandPath())}
+			}
+			return nil
+		}
+	}
 }

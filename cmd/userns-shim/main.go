@@ -41,8 +41,9 @@ hostUsers: false gets 65,536 host ids that no other pod of the node has.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(serveCommand(), poolCommand(), doctorCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), agentCommand(), installCommand(), uninstallCommand(), manCommand(), versionCommand())
+	root.AddCommand(serveCommand(), poolCommand(), doctorCommand(), selftestCommand(), selftestInsideCommand(), configCommand(), agentCommand(), completionCommand(), installCommand(), uninstallCommand(), manCommand(), versionCommand())
 	helpWithExitCodes(root)
+	strictHelp(root)
 	return group(root)
 }
 

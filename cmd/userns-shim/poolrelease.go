@@ -41,6 +41,9 @@ other's. --dry-run says it and does nothing.`,
 				if r.force || r.dryRun {
 					return usageError{errors.New("--force and --dry-run are for ranges in quarantine; a reservation that pods use cannot be given up")}
 				}
+				if err := checkReservationName(args[0]); err != nil {
+					return usageError{err}
+				}
 				return f.client().Release(cmd.Context(), admin.Release{Name: args[0]})
 			}
 			ids, err := idpool.ParseRange(args[0])

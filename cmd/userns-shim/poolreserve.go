@@ -1,11 +1,25 @@
 package main
 
 import (
+	"fmt"
+	"regexp"
+
 	"github.com/spf13/cobra"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
+
+// reservationName is what a shell takes as one word, and no range.
+var reservationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// checkReservationName is asked by the commands, which need no daemon to know better, and by the daemon, which has other clients.
+func checkReservationName(name string) error {
+	if !reservationName.MatchString(name) {
+		return fmt.Errorf("reservation name %q: want up to 63 letters, digits, dots, dashes and underscores, the first of them a letter or digit", name)
+	}
+	return nil
+}
 
 func poolReserveCommand(f *poolFlags) *cobra.Command {
 	return &cobra.Command{
@@ -23,6 +37,9 @@ and processes.`,
 
 		ValidArgsFunction: f.completeReserve,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkReservationName(args[0]); err != nil {
+				return usageError{err}
+			}
 			r, err := idpool.ParseRange(args[1])
 			if err != nil {
 				return usageError{err}

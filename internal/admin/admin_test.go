@@ -154,7 +154,7 @@ func TestServerRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestClientWithoutADaemonSaysWhatToDo(t *testing.T) {
+func TestClientWithoutADaemonNamesTheRemedy(t *testing.T) {
 	c := NewClient(filepath.Join(t.TempDir(), "none"))
 	if _, err := c.PoolStatus(t.Context()); err == nil || !strings.Contains(err.Error(), "start it") {
 		t.Errorf("error %v", err)

@@ -38,7 +38,8 @@ var (
 	// ErrNotFound: no entry of the ledger has that name or exactly those ids.
 	ErrNotFound = errors.New("the id pool has no such entry")
 
-	// ErrInUse: what pods use, or traces are left of, cannot be given up.
+	// ErrInUse: what pods use, or traces are left of, cannot be given up; nor a
+	// name that another reservation has.
 	ErrInUse = errors.New("still in use")
 
 	// ErrCorrupt: the bucket's records cannot be read or contradict each

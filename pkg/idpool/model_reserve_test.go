@@ -17,7 +17,7 @@ func (m *model) reserve(name string, r Range, now time.Time) error {
 		if m.entries[i].Range == r {
 			return nil
 		}
-		return ErrInvalid
+		return ErrInUse
 	}
 	inTheWay := m.overlapping(r)
 	own := len(inTheWay) == 1 && inTheWay[0].State == StateQuarantined && inTheWay[0].Reservation == name && inTheWay[0].Range == r

@@ -9,8 +9,8 @@ import (
 // the reservation. A range in quarantine is reserved when no trace of it is
 // left; one that the same reservation had before is reserved anyway. Reserving the same range under the same name again is no error.
 //
-// Errors: ErrInvalid (an empty or used name, an empty range or one that leaves
-// uid_t), ErrConflict (a *ConflictError), and those of b.
+// Errors: ErrInvalid (an empty name, an empty range or one that leaves uid_t),
+// ErrInUse (the name is another range's), ErrConflict (a *ConflictError), and those of b.
 func (p *Pool) Reserve(b Bucket, name string, r Range) error {
 	if name == "" {
 		return fmt.Errorf("reserve range %s: no name: %w", r, ErrInvalid)
@@ -24,7 +24,7 @@ func (p *Pool) Reserve(b Bucket, name string, r Range) error {
 		if e.Range == r {
 			return nil
 		}
-		return fmt.Errorf("reserve range %s as %q, which names %s: %w", r, name, e.Range, ErrInvalid)
+		return fmt.Errorf("reserve range %s as %q, which names %s: %w", r, name, e.Range, ErrInUse)
 	}
 	drop, err := p.makeWayLocked(r, func(e *entry) bool { return e.Name == name && e.Range == r })
 	if err != nil {

@@ -63,7 +63,7 @@ func TestReserveRefuses(t *testing.T) {
 		"no name":         {"", unit(6), ErrInvalid},
 		"empty":           {"x", Range{5, 0}, ErrInvalid},
 		"beyond uid_t":    {"x", Range{0xFFFF0000, 2 * Unit}, ErrInvalid},
-		"a name twice":    {"kept", unit(6), ErrInvalid},
+		"a name twice":    {"kept", unit(6), ErrInUse},
 		"a pod's":         {"x", unit(0), ErrConflict},
 		"another's":       {"x", unit(5), ErrConflict},
 		"around a pod's ": {"x", Range{unit(0).Start - 5, 10}, ErrConflict},

@@ -95,13 +95,13 @@ func (n *Network) del(ctx context.Context, pod Pod, conf *configuration) error {
 	if err != nil {
 		return fmt.Errorf("read CNI attachments of sandbox %s: %w", pod.ID, err)
 	}
-	todo, err := plan(pod, conf, cached)
+	deletions, err := plan(pod, conf, cached)
 	errs := []error{err}
 	netNS := pod.NetNSPath
 	if !isNetNS(netNS) {
 		netNS = "" // CNI's word for: it is gone
 	}
-	for _, d := range slices.Backward(todo) {
+	for _, d := range slices.Backward(deletions) {
 		d.conf.NetNS = netNS
 		if err := n.cni.DelNetworkList(ctx, d.list, d.conf); err != nil && !unknownContainer(err) {
 			errs = append(errs, fmt.Errorf("CNI DEL of network %s for sandbox %s: %w", d.list.Name, pod.ID, err))
@@ -118,7 +118,7 @@ type deletion struct {
 
 // plan lists what the pod is to be disconnected from: what is cached, then what is configured
 // and not cached. A cached network whose configuration cannot be read is left out and reported.
-func plan(pod Pod, conf *configuration, cached []*libcni.NetworkAttachment) (todo []deletion, err error) {
+func plan(pod Pod, conf *configuration, cached []*libcni.NetworkAttachment) (deletions []deletion, err error) {
 	var errs []error
 	known := map[[2]string]bool{}
 	for _, a := range cached {
@@ -128,7 +128,7 @@ func plan(pod Pod, conf *configuration, cached []*libcni.NetworkAttachment) (tod
 			continue
 		}
 		known[[2]string{a.Network, a.IfName}] = true
-		todo = append(todo, deletion{list, &libcni.RuntimeConf{
+		deletions = append(deletions, deletion{list, &libcni.RuntimeConf{
 			ContainerID: a.ContainerID, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs,
 		}})
 	}
@@ -143,9 +143,9 @@ func plan(pod Pod, conf *configuration, cached []*libcni.NetworkAttachment) (tod
 		if ports := pod.hostPorts(); len(ports) > 0 {
 			rt.CapabilityArgs = map[string]any{"portMappings": ports}
 		}
-		todo = append(todo, deletion{network.list, rt})
+		deletions = append(deletions, deletion{network.list, rt})
 	}
-	return todo, errors.Join(errs...)
+	return deletions, errors.Join(errs...)
 }
 
 // listOf returns the configuration that an attachment was made with. The cache holds the file

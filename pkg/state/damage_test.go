@@ -96,7 +96,7 @@ func TestOpenRefusesCutFile(t *testing.T) {
 	}
 }
 
-func TestDamageErrorSaysWhatToDo(t *testing.T) {
+func TestDamageErrorNamesTheRemedy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	for content, want := range map[string]string{
 		"":                                  "the file is empty",

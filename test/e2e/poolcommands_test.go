@@ -100,10 +100,12 @@ func TestPoolCommandsReserveAndRelease(t *testing.T) {
 		spare = fmt.Sprintf("%d:65536", n.Pool().Start)
 	}
 	refusedPool(t, n, 1, "overlaps", "reserve", "agent", taken)
-	refusedPool(t, n, 1, "reservation name", "reserve", "a:b", spare)
+	refusedPool(t, n, 2, "reservation name", "reserve", "a:b", spare)
+	refusedPool(t, n, 2, "reservation name", "release", "a b")
 	refusedPool(t, n, 2, "range", "reserve", "agent", "everything")
 	wantPool(t, n, "reserve", "agent", spare)
 	wantPool(t, n, "reserve", "agent", spare) // again
+	refusedPool(t, n, 1, "which names", "reserve", "agent", "65536:65536")
 	if _, err := n.TryRunPod(t, n.PodRequest(t)); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("a pod beside the reservation: %v, want ResourceExhausted", err)
 	}
