@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/internal/config"
@@ -156,7 +156,7 @@ func (d *daemon) openEngine(context.Context) (err error) {
 }
 
 func (d *daemon) openMounts(context.Context) error {
-	prober, err := kernel.New(kernel.Options{UserNS: func() (*os.File, error) { return probeUserNS(d.cfg.State) }})
+	prober, err := kernel.New(kernel.Options{UserNS: probeUserNS})
 	if err != nil {
 		return err
 	}
@@ -169,20 +169,15 @@ func (d *daemon) openMounts(context.Context) error {
 	return nil
 }
 
-// probeUserNS makes a user namespace for the probes of what the kernel can do, and pins it below a directory for a moment.
-func probeUserNS(parent string) (*os.File, error) {
-	dir, err := os.MkdirTemp(parent, "probe-")
+// probeUserNS makes a user namespace for the probes of what the kernel can do. Only its descriptor holds it: a daemon that is
+// killed while it probes leaves nothing.
+func probeUserNS() (*os.File, error) {
+	idmap := fmt.Sprintf("0:%d:%d", idpool.DefaultExtents()[0].Start, idpool.Unit)
+	f, err := mount.GetUsernsFD(idmap, idmap)
 	if err != nil {
-		return nil, fmt.Errorf("probe the kernel: %w", err)
+		return nil, fmt.Errorf("make a user namespace to probe the kernel: %w", err)
 	}
-	ctx := context.Background()
-	extents := idpool.DefaultExtents()
-	pins, err := ns.Create(ctx, ns.Request{User: &ns.IDMap{HostID: extents[0].Start, Length: idpool.Unit}, Dir: filepath.Join(dir, "ns")})
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
-	}
-	f, err := os.Open(pins.User)
-	return f, errors.Join(err, ns.Remove(ctx, filepath.Join(dir, "ns"), ""), os.Remove(dir))
+	return f, nil
 }
 
 func (d *daemon) buildNode(ctx context.Context) (err error) {

@@ -77,7 +77,7 @@ func doctorNode(cfg config.Config) (doctored, func(), error) {
 		return d, closers, err
 	}
 	closers = func() { _ = d.engine.Close() } // it has only been asked
-	if d.prober, err = kernel.New(kernel.Options{UserNS: func() (*os.File, error) { return probeUserNS("") }}); err != nil {
+	if d.prober, err = kernel.New(kernel.Options{UserNS: probeUserNS}); err != nil {
 		return d, closers, err
 	}
 	d.node = &node{cfg: cfg, kernel: d.prober, engine: d.engine, cgroup2: cgroup2Mounts}

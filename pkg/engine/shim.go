@@ -39,22 +39,33 @@ func (e *Engine) socketName(group string, more ...string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(path)))
 }
 
+// listener is a listening socket: its path, and its inode in decimal. The zero value is none.
+type listener struct {
+	path, inode string
+}
+
 // shimSocket returns the path at which the shim of a group listens, and "" where none does.
 func (e *Engine) shimSocket(group string) (string, error) {
+	l, err := e.shimListener(group)
+	return l.path, err
+}
+
+// shimListener returns the socket at which the shim of a group listens, and the zero value where none does.
+func (e *Engine) shimListener(group string) (listener, error) {
 	table, err := os.Open("/proc/net/unix")
 	if err != nil {
-		return "", fmt.Errorf("find shim of group %s: %w", group, err)
+		return listener{}, fmt.Errorf("find shim of group %s: %w", group, err)
 	}
 	defer table.Close()
-	path, err := findListener(table, e.socketName(group))
+	l, err := findListener(table, e.socketName(group))
 	if err != nil {
-		return "", fmt.Errorf("find shim of group %s: %w", group, err)
+		return listener{}, fmt.Errorf("find shim of group %s: %w", group, err)
 	}
-	if path != "" {
-		dir := filepath.Dir(path)
+	if l.path != "" {
+		dir := filepath.Dir(l.path)
 		e.socketDir.Store(&dir)
 	}
-	return path, nil
+	return l, nil
 }
 
 // learnSocketDir finds out where shims listen, once, while one is sure to. It is needed for shims that are gone
@@ -69,19 +80,19 @@ func (e *Engine) learnSocketDir(ctx context.Context, group string) {
 }
 
 // findListener looks in the format of /proc/net/unix for a listening socket with this file name.
-func findListener(table io.Reader, name string) (string, error) {
-	const flagsField, accepting = 3, "00010000" // __SO_ACCEPTCON
+func findListener(table io.Reader, name string) (listener, error) {
+	const flagsField, inodeField, accepting = 3, 6, "00010000" // __SO_ACCEPTCON
 	lines := bufio.NewScanner(table)
 	for lines.Scan() {
 		numbers, path, ok := strings.Cut(lines.Text(), " /") // no field before the path has a slash
 		if !ok || filepath.Base(path) != name {
 			continue
 		}
-		if fields := strings.Fields(numbers); len(fields) > flagsField && fields[flagsField] == accepting {
-			return "/" + path, nil
+		if fields := strings.Fields(numbers); len(fields) > inodeField && fields[flagsField] == accepting {
+			return listener{path: "/" + path, inode: fields[inodeField]}, nil
 		}
 	}
-	return "", lines.Err()
+	return listener{}, lines.Err()
 }
 
 // endShim waits until the shim of the turn's group is gone, which was told to shut down, and removes

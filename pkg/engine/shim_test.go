@@ -18,15 +18,15 @@ func TestFindListener(t *testing.T) {
 0000000000000000: 00000003 00000000 00000000 0001 03  1004
 0000000000000000: 00000002 00000000 00010000 0001 01  1005 @/abcde
 `
-	for name, want := range map[string]string{
-		"abc":  "/run/with space/s/abc",
-		"abcd": "/run/s/abcd",
-		"bcd":  "",
-		"abcx": "",
+	for name, want := range map[string]listener{
+		"abc":  {"/run/with space/s/abc", "1003"},
+		"abcd": {"/run/s/abcd", "1002"},
+		"bcd":  {},
+		"abcx": {},
 	} {
 		got, err := findListener(strings.NewReader(table), name)
 		if err != nil || got != want {
-			t.Errorf("find %s: %q, %v, want %q", name, got, err, want)
+			t.Errorf("find %s: %+v, %v, want %+v", name, got, err, want)
 		}
 	}
 }

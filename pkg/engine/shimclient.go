@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -14,10 +15,14 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	"k8s.io/klog/v2"
 )
 
 // shimTimeout bounds one call to a shim, which is on this machine and has one container to look after.
 const shimTimeout = 10 * time.Second
+
+// shimAnswer bounds the wait for the first answer, after which a shim is taken to wait for a reader of its log.
+const shimAnswer = 500 * time.Millisecond
 
 // shimClient is a connection to a shim past containerd, for tasks that containerd does not know. Others are
 // containerd's alone.
@@ -25,18 +30,19 @@ type shimClient struct {
 	namespace string
 	client    *ttrpc.Client
 	tasks     taskapi.TTRPCTaskService
+	logs      []io.Closer // read ends that let the shim go on
 }
 
 // dialShim returns nil where no shim of the group listens.
 func (e *Engine) dialShim(ctx context.Context, group string) (*shimClient, error) {
-	socket, err := e.shimSocket(group)
-	if err != nil || socket == "" {
+	socket, err := e.shimListener(group)
+	if err != nil || socket.path == "" {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
+	conn, err := d.DialContext(ctx, "unix", socket.path)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // it has just ended
 	}
@@ -44,10 +50,29 @@ func (e *Engine) dialShim(ctx context.Context, group string) (*shimClient, error
 		return nil, fmt.Errorf("connect to shim of group %s: %w", group, err)
 	}
 	client := ttrpc.NewClient(conn)
-	return &shimClient{namespace: e.opts.Namespace, client: client, tasks: taskapi.NewTTRPCTaskClient(client)}, nil
+	shim := &shimClient{namespace: e.opts.Namespace, client: client, tasks: taskapi.NewTTRPCTaskClient(client)}
+	if !shim.answers(ctx) {
+		klog.FromContext(ctx).Info("Shim listens and does not answer: reading its log, for which it may wait", "group", group)
+		shim.logs = readShimLog(socket.inode)
+	}
+	return shim, nil
 }
 
-func (s *shimClient) close() error { return s.client.Close() }
+func (s *shimClient) close() error {
+	err := s.client.Close()
+	for _, log := range s.logs {
+		err = errors.Join(err, log.Close())
+	}
+	return err
+}
+
+// answers says whether the shim answers at all, be it with an error.
+func (s *shimClient) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, shimAnswer)
+	defer cancel()
+	_, _ = s.tasks.State(ctx, &taskapi.StateRequest{})
+	return ctx.Err() == nil
+}
 
 // bounded is the context of one call.
 func (s *shimClient) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
