@@ -13,7 +13,7 @@ import (
 const (
 	// IDsPerRange is the length of one pod's range.
 	IDsPerRange = 65536
-	// RangesPerNode is how many ranges one node owns, half of them as kubelet's.
+	// RangesPerNode is how many ranges one node owns unless it asks for more, half of them as kubelet's.
 	RangesPerNode = 128
 
 	firstID   = 2013265920
@@ -30,32 +30,45 @@ type Extent struct {
 // Contains tells whether id lies in the extent.
 func (e Extent) Contains(id uint32) bool { return id >= e.Start && id-e.Start < e.Length }
 
-// idBlock is a block of host ids that this process holds by a lock, so that nodes that run side by side
+// idBlock is a run of host ids that this process holds by locks, so that nodes that run side by side
 // never share an id: the kernel counts some limits by it, and the leak check goes by it.
 type idBlock struct {
 	Extent
-	lock *os.File
+	locks []*os.File
 }
 
-// acquireIDs takes the first free block. A lock that its holder did not release ends with the holder.
-func acquireIDs() (*idBlock, error) {
+// acquireIDs takes the first free run of so many blocks of RangesPerNode. A lock that its holder did not release ends with the holder.
+func acquireIDs(blocks uint32) (*idBlock, error) {
 	dir := filepath.Join(os.TempDir(), "userns-shim-lab-ids")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of id locks: %w", err)
 	}
+	b := &idBlock{}
 	for i := range uint32(nodeCount) {
 		lock, err := tryLock(filepath.Join(dir, fmt.Sprintf("%d.lock", i)))
-		if err != nil {
-			return nil, err
+		if lock == nil {
+			if err := errors.Join(err, b.release()); err != nil {
+				return nil, err
+			}
+			b = &idBlock{}
+			continue
 		}
-		if lock != nil {
-			return &idBlock{Extent: Extent{Start: firstID + i*idsInNode, Length: idsInNode}, lock: lock}, nil
+		b.locks = append(b.locks, lock)
+		if held := uint32(len(b.locks)); held == blocks {
+			b.Extent = Extent{Start: firstID + (i+1-held)*idsInNode, Length: held * idsInNode}
+			return b, nil
 		}
 	}
-	return nil, fmt.Errorf("all %d blocks of lab ids are in use (locks in %s)", nodeCount, dir)
+	return nil, errors.Join(fmt.Errorf("%d blocks of lab ids in a row: all %d are in use (locks in %s)", blocks, nodeCount, dir), b.release())
 }
 
-func (b *idBlock) release() error { return b.lock.Close() }
+func (b *idBlock) release() error {
+	var errs []error
+	for _, lock := range b.locks {
+		errs = append(errs, lock.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // tryLock opens and locks a file, and returns nil when another process or node holds the lock.
 func tryLock(path string) (*os.File, error) {

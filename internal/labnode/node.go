@@ -1,6 +1,7 @@
 package labnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,8 @@ type Options struct {
 	Tools Tools
 	// Binary is the userns-shim to run; empty means the one among Tools.
 	Binary string
-	// PoolRanges and KubeletRanges are the sizes of the two segments; zero means half of RangesPerNode.
+	// PoolRanges and KubeletRanges are the sizes of the two segments; zero means half of RangesPerNode. Where both together are
+	// more than that the node owns as many times RangesPerNode as they need.
 	PoolRanges, KubeletRanges uint32
 	// NoCNI leaves the network configuration directory empty; WriteCNI fills it later.
 	NoCNI bool
@@ -39,6 +41,10 @@ type Options struct {
 	// Containerd carries settings of containerd; its Tools, Dir and World are set by Start.
 	Containerd ContainerdOptions
 }
+
+func (o Options) poolRanges() uint32 { return cmp.Or(o.PoolRanges, RangesPerNode/2) }
+
+func (o Options) kubeletRanges() uint32 { return cmp.Or(o.KubeletRanges, RangesPerNode/2) }
 
 // Node is a running lab node.
 type Node struct {
@@ -107,7 +113,7 @@ func (n *Node) bringUp(ctx context.Context, opts Options) error {
 	if n.lock, err = tryLock(filepath.Join(n.Dir, lockFile)); err != nil || n.lock == nil {
 		return errors.Join(err, fmt.Errorf("lock the node's directory %s", n.Dir))
 	}
-	if n.ids, err = acquireIDs(); err != nil {
+	if n.ids, err = acquireIDs((opts.kubeletRanges() + opts.poolRanges() + RangesPerNode - 1) / RangesPerNode); err != nil {
 		return err
 	}
 	n.IDs = n.ids.Extent
@@ -150,14 +156,8 @@ func (n *Node) startRegistry() error {
 
 // segments splits the node's ids: kubelet's part first, the pool's own after it.
 func (n *Node) segments(opts Options) (kubelet, pool Extent) {
-	size := func(ranges uint32) uint32 {
-		if ranges == 0 {
-			ranges = RangesPerNode / 2
-		}
-		return ranges * IDsPerRange
-	}
-	kubelet = Extent{Start: n.IDs.Start, Length: size(opts.KubeletRanges)}
-	return kubelet, Extent{Start: kubelet.Start + kubelet.Length, Length: size(opts.PoolRanges)}
+	kubelet = Extent{Start: n.IDs.Start, Length: opts.kubeletRanges() * IDsPerRange}
+	return kubelet, Extent{Start: kubelet.Start + kubelet.Length, Length: opts.poolRanges() * IDsPerRange}
 }
 
 // Kubelet and Pool are the two segments of the node's ids.

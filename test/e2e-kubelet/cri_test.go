@@ -10,11 +10,21 @@ import (
 )
 
 // readySandboxes are the pod's sandboxes that are ready, of which there is at most one.
-func (p *pod) readySandboxes(t testing.TB) []*runtimeapi.PodSandbox {
+func (p *pod) readySandboxes(t testing.TB) (ready []*runtimeapi.PodSandbox) {
+	t.Helper()
+	for _, sandbox := range p.allSandboxes(t) {
+		if sandbox.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			ready = append(ready, sandbox)
+		}
+	}
+	return ready
+}
+
+// allSandboxes are the pod's, those that have ended included.
+func (p *pod) allSandboxes(t testing.TB) []*runtimeapi.PodSandbox {
 	t.Helper()
 	resp, err := p.node.Runtime.ListPodSandbox(context.WithoutCancel(t.Context()), &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
 		LabelSelector: map[string]string{"io.kubernetes.pod.name": p.name},
-		State:         &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +77,9 @@ var restarts = map[string]func(ctx context.Context, n *node) error{
 	"userns-shim killed": func(ctx context.Context, n *node) error {
 		return errors.Join(n.Daemon.Kill9(), pause(ctx), n.Daemon.Start(ctx))
 	},
+	"containerd killed": func(ctx context.Context, n *node) error {
+		return errors.Join(n.Containerd.Kill9(), pause(ctx), n.Containerd.Start(ctx))
+	},
 	"containerd": func(ctx context.Context, n *node) error {
 		return errors.Join(n.Containerd.Stop(ctx), pause(ctx), n.Containerd.Start(ctx))
 	},
@@ -109,7 +115,7 @@ func TestRestartsDoNotDisturbPods(t *testing.T) {
 			}
 			wantSame(t, pods, before)
 			fresh := n.run(t, false, sleeper)
-			fresh.wantMap(t, fresh.rangeOf(t))
+			fresh.wantRange(t)
 			for _, p := range pods {
 				if got := p.sh(t, "echo works"); got != "works" {
 					t.Errorf("exec in %s: %q", p.name, got)
@@ -121,32 +127,52 @@ func TestRestartsDoNotDisturbPods(t *testing.T) {
 	wantSame(t, pods, before)
 }
 
-// TestContainersThatEndWhileTheirRuntimeIsAway are found ended with their exit codes, and started again.
+// TestContainersThatEndWhileTheirRuntimeIsAway are found ended as they did, and started again: one with an exit code, one killed, and one
+// for want of memory, of which no event tells.
 func TestContainersThatEndWhileTheirRuntimeIsAway(t *testing.T) {
 	n := sharedNode(t)
-	const spec = `
-containers: [{name: main, image: IMAGE, command: [sh, -c, 'trap "exit 7" TERM; [ -e /shared/x ] && sleep infinity; touch /shared/x; while :; do sleep 0.1; done'], volumeMounts: [{name: shared, mountPath: /shared}]}]
-volumes: [{name: shared, emptyDir: {}}]
-`
+	dir := n.hostDir(t)
+	spec := strings.ReplaceAll(`
+containers:
+- {name: exits, image: IMAGE, command: [sh, -c, '[ -e /shared/x ] && sleep infinity; touch /shared/x; AWAIT; exit 7'], volumeMounts: &mounts [{name: shared, mountPath: /shared}, {name: host, mountPath: /host}]}
+- {name: killed, image: IMAGE, command: [sleep, infinity]}
+- {name: hungry, image: IMAGE, command: [sh, -c, '[ -e /shared/y ] && sleep infinity; touch /shared/y; AWAIT; exec dd if=/dev/zero of=/dev/null bs=100M count=1'], resources: {limits: {memory: 32Mi}}, volumeMounts: *mounts}
+volumes: [{name: shared, emptyDir: {}}, {name: host, hostPath: {path: `+dir+`, type: Directory}}]
+`, "AWAIT", "until [ -e /host/go ]; do sleep 0.1; done")
+	ends := map[string]corev1.ContainerStateTerminated{
+		"exits": {ExitCode: 7, Reason: "Error"}, "killed": {ExitCode: 137, Reason: "Error"}, "hungry": {ExitCode: 137, Reason: "OOMKilled"},
+	}
 	pods := []*pod{n.run(t, false, spec), n.run(t, true, spec)}
-	var pids []int
+	pids := map[*pod]map[string]int{}
 	for _, p := range pods {
 		p.ready(t)
-		pids = append(pids, p.container(t, "main").PID(t))
+		pids[p] = map[string]int{}
+		for name := range ends {
+			pids[p][name] = p.container(t, name).PID(t)
+		}
 	}
 	if err := n.Daemon.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range pids {
-		terminate(t, pid)
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pods {
+		kill(t, pids[p]["killed"])
+		for _, name := range []string{"exits", "hungry"} {
+			awaitNoProcess(t, pids[p][name])
+		}
 	}
 	if err := n.Daemon.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range pods {
-		p.awaitRestart(t, "main")
-		if last := status(p.ready(t), "main").LastTerminationState.Terminated; last == nil || last.ExitCode != 7 {
-			t.Errorf("the first container ended as %+v", last)
+		for name, want := range ends {
+			p.awaitRestart(t, name)
+			last := status(p.ready(t), name).LastTerminationState.Terminated
+			if last == nil || last.ExitCode != want.ExitCode || last.Reason != want.Reason {
+				t.Errorf("the first container %s ended as %+v, want %d, %s", name, last, want.ExitCode, want.Reason)
+			}
 		}
 	}
 }

@@ -23,8 +23,12 @@ type node struct {
 	image   string
 }
 
-// kubeletRanges are as many as kubelet wants for its default of 110 pods.
-const kubeletRanges = 112
+// The node's ranges. kubelet draws its own at random, and has more than the 110 that its pods need at a time: as on a real node few of them
+// are those of pods that have ended and were not yet removed. A pod that meets such a one gets a range of the pool.
+const (
+	kubeletRanges = 320
+	poolRanges    = 64
+)
 
 // patience is how long kubelet may take for one thing; it looks at everything again each minute, and a loaded machine of two
 // cores is slow.
@@ -91,7 +95,7 @@ func startNode(t *testing.T, tools labnode.Tools) (*node, error) {
 	t.Helper()
 	began := time.Now()
 	lab, err := nodetest.New(t.Context(), labnode.Options{
-		Tools: tools, KubeletRanges: kubeletRanges, PoolRanges: labnode.RangesPerNode - kubeletRanges,
+		Tools: tools, KubeletRanges: kubeletRanges, PoolRanges: poolRanges,
 		Daemon: labnode.DaemonOptions{Handlers: "  " + otherHandler + ": {runtime: io.containerd.runc.v2, binaryName: runc}\n"},
 	})
 	if err != nil {

@@ -25,7 +25,7 @@ func TestFiftyPodsAtOnce(t *testing.T) {
 			if i%2 == 1 {
 				continue
 			}
-			got := p.rangeOf(t).HostID
+			got := p.wantRange(t).HostID
 			if other := seen[got]; other != nil {
 				t.Errorf("%s and %s have the range %d", p.name, other.name, got)
 			}

@@ -62,7 +62,7 @@ containers:
 					if s.RestartCount != 1 || !s.Ready {
 						return fmt.Errorf("%d restarts, ready %t", s.RestartCount, s.Ready)
 					}
-					if last := s.LastTerminationState.Terminated; last == nil || last.ExitCode != 137 {
+					if last := s.LastTerminationState.Terminated; last == nil || last.ExitCode != 137 || last.Reason != "Error" {
 						return fmt.Errorf("the last one ended as %+v", last)
 					}
 					return nil

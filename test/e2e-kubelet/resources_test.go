@@ -133,7 +133,7 @@ volumes: [{name: shared, emptyDir: {}}]
 `)
 		p.awaitRestart(t, "main")
 		now := p.ready(t)
-		if last := status(now, "main").LastTerminationState.Terminated; last == nil || last.Reason != "OOMKilled" {
+		if last := status(now, "main").LastTerminationState.Terminated; last == nil || last.Reason != "OOMKilled" || last.ExitCode != 137 {
 			t.Errorf("the first one ended as %+v", last)
 		}
 	})

@@ -8,12 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminate asks a process to end and waits until it has.
-func terminate(t *testing.T, pid int) {
+// kill ends a process at once.
+func kill(t *testing.T, pid int) {
 	t.Helper()
-	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	awaitNoProcess(t, pid)
+}
+
+// awaitNoProcess waits until a process has ended and its parent knows.
+func awaitNoProcess(t *testing.T, pid int) {
+	t.Helper()
 	eventually(t, "process has ended", func() error {
 		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("pid %d: %w", pid, err)

@@ -107,8 +107,10 @@ func TestExec(t *testing.T) {
 				t.Errorf("cat returned %d of %d bytes, %v", out.Len(), len(sent), err)
 			}
 			out.Reset()
-			err = p.execStream(t, tr, remotecommand.StreamOptions{Stdin: strings.NewReader("stty size; exit\n"), Stdout: &out, Tty: true, TerminalSizeQueue: &oneSize{}}, "sh")
-			if err != nil || !strings.Contains(out.String(), "33 99") {
+			// The size has a stream of its own, and can come later than the input.
+			typed := strings.NewReader("until stty size | grep -q '^33 99$'; do sleep 0.1; done; stty size; exit\n")
+			err = p.execStream(t, tr, remotecommand.StreamOptions{Stdin: typed, Stdout: &out, Tty: true, TerminalSizeQueue: &oneSize{}}, "sh")
+			if err != nil || !strings.Contains(out.String(), "\n33 99\r\n") {
 				t.Errorf("the terminal shows %q, %v", out.String(), err)
 			}
 		})

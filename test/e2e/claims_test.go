@@ -51,7 +51,7 @@ func (n claimNode) wantGranted(t *testing.T, want labnode.Extent, opts ...nodete
 	if got := pod.IDs(t); got != want {
 		t.Errorf("the pod has %+v, want the %+v that it claims", got, want)
 	}
-	if info := podInfo(t, n.Node, pod.ID); info.Remapped != "" {
+	if info := n.PodInfo(t, pod.ID); info.Remapped != "" {
 		t.Errorf("the pod is said to be remapped: %s", info.Remapped)
 	}
 	n.wantContainer(t, pod)
@@ -112,7 +112,7 @@ func (n claimNode) wantConflict(t *testing.T, claim labnode.Extent, with string,
 		t.Errorf("the pod has %+v, want %d ids of the pool", ids, length)
 	}
 	n.wantContainer(t, pod)
-	info := podInfo(t, n.Node, pod.ID)
+	info := n.PodInfo(t, pod.ID)
 	if info.RequestedRange != claim || info.Range != ids {
 		t.Errorf("the verbose status has the requested range %+v and the range %+v, want %+v and %+v", info.RequestedRange, info.Range, claim, ids)
 	}

@@ -61,7 +61,7 @@ func wantPod(t *testing.T, n *nodetest.Node, pod *nodetest.Pod, plugin *nriPlugi
 	for _, ns := range got.GetLinux().GetNamespaces() {
 		paths[specs.LinuxNamespaceType(ns.Type)] = ns.Path
 	}
-	want := namespacePaths(podInfo(t, n, pod.ID).RuntimeSpec)
+	want := namespacePaths(n.PodInfo(t, pod.ID).RuntimeSpec)
 	if len(paths) != len(want) || paths[specs.NetworkNamespace] == "" {
 		t.Errorf("the pod's namespaces are told as %v, want %v", paths, want)
 	}

@@ -71,7 +71,7 @@ func TestNRIAdjustsContainer(t *testing.T) {
 
 func wantAdjusted(t *testing.T, n *nodetest.Node, c *nodetest.Container, dir string) {
 	t.Helper()
-	if got := containerInfo(t, n, c.ID).RuntimeSpec.Annotations["example.com/adjusted"]; got != "yes" {
+	if got := n.ContainerInfo(t, c.ID).RuntimeSpec.Annotations["example.com/adjusted"]; got != "yes" {
 		t.Errorf("the annotation is %q", got)
 	}
 	for _, check := range []struct{ what, script, want string }{

@@ -58,7 +58,7 @@ func running(t *testing.T, n *nodetest.Node, command string) int {
 // initPID is the host's number of the pod's process, as its verbose status has it.
 func initPID(t *testing.T, n *nodetest.Node, pod *nodetest.Pod) int {
 	t.Helper()
-	return *podInfo(t, n, pod.ID).PID
+	return *n.PodInfo(t, pod.ID).PID
 }
 
 func TestSharedPIDNamespace(t *testing.T) {

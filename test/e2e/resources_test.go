@@ -342,7 +342,7 @@ func TestUpdatePodSandboxResources(t *testing.T) {
 
 func wantInfo(t *testing.T, n *nodetest.Node, id string, overhead, memory, shares string) {
 	t.Helper()
-	info := podInfo(t, n, id)
+	info := n.PodInfo(t, id)
 	if info.Overhead.Linux["memory_limit_in_bytes"].String() != overhead || info.Resources.Linux["memory_limit_in_bytes"].String() != memory ||
 		info.Resources.Linux["cpu_shares"].String() != shares {
 		t.Errorf("verbose status has overhead %v and resources %v, want those of the update", info.Overhead, info.Resources)

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -10,58 +8,10 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
-
-// verboseInfo is what tools read of a verbose status, with the keys of containerd's CRI plugin.
-type verboseInfo struct {
-	PID            *int
-	SandboxID      string
-	Snapshotter    string
-	SnapshotKey    string
-	RuntimeHandler string
-	RuntimeType    string
-	RuntimeSpec    *specs.Spec
-	Config         struct {
-		Metadata struct{ Name string }
-	}
-	Range, RequestedRange struct{ Start, Length uint32 }
-	Remapped              string
-	Overhead              struct{ Linux map[string]json.Number }
-	Resources             struct{ Linux map[string]json.Number }
-}
-
-func parseInfo(t *testing.T, info map[string]string) verboseInfo {
-	t.Helper()
-	var v verboseInfo
-	if err := json.Unmarshal([]byte(info["info"]), &v); err != nil || v.PID == nil {
-		t.Fatalf("verbose status is %q: %v", info["info"], err)
-	}
-	return v
-}
-
-// podInfo is what `crictl inspectp` prints of a pod.
-func podInfo(t *testing.T, n *nodetest.Node, id string) verboseInfo {
-	t.Helper()
-	resp, err := n.Runtime.PodSandboxStatus(context.Background(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parseInfo(t, resp.Info)
-}
-
-// containerInfo is what `crictl inspect` prints of a container.
-func containerInfo(t *testing.T, n *nodetest.Node, id string) verboseInfo {
-	t.Helper()
-	resp, err := n.Runtime.ContainerStatus(context.Background(), &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parseInfo(t, resp.Info)
-}
 
 // namespacePaths are those of a specification by kind.
 func namespacePaths(spec *specs.Spec) map[specs.LinuxNamespaceType]string {
@@ -95,7 +45,7 @@ func TestVerboseInfoNamesNamespaces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := n.RunPod(t, tt.opts...)
 			c := pod.Run(t, n.Image(t, labimage.Demo))
-			info := podInfo(t, n, pod.ID)
+			info := n.PodInfo(t, pod.ID)
 			paths := namespacePaths(info.RuntimeSpec)
 			if len(paths) != len(tt.want) {
 				t.Errorf("the namespaces are %v, want %v", paths, tt.want)
@@ -109,9 +59,9 @@ func TestVerboseInfoNamesNamespaces(t *testing.T) {
 				}
 			}
 			wantRest(t, pod, info)
-			wantContainerInfo(t, containerInfo(t, n, c.ID), pod, c)
+			wantContainerInfo(t, n.ContainerInfo(t, c.ID), pod, c)
 			pod.Stop(t)
-			if paths := namespacePaths(podInfo(t, n, pod.ID).RuntimeSpec); len(paths) != 0 {
+			if paths := namespacePaths(n.PodInfo(t, pod.ID).RuntimeSpec); len(paths) != 0 {
 				t.Errorf("a stopped pod has the namespaces %v", paths)
 			}
 		})
@@ -119,7 +69,7 @@ func TestVerboseInfoNamesNamespaces(t *testing.T) {
 }
 
 // wantRest holds what else of a pod is in the information.
-func wantRest(t *testing.T, pod *nodetest.Pod, info verboseInfo) {
+func wantRest(t *testing.T, pod *nodetest.Pod, info nodetest.Info) {
 	t.Helper()
 	if shared := namespacePaths(info.RuntimeSpec)[specs.PIDNamespace] != ""; (*info.PID != 0) != shared {
 		t.Errorf("pid is %d, want a process exactly where the pod shares a PID namespace", *info.PID)
@@ -140,7 +90,7 @@ func wantRest(t *testing.T, pod *nodetest.Pod, info verboseInfo) {
 	}
 }
 
-func wantContainerInfo(t *testing.T, info verboseInfo, pod *nodetest.Pod, c *nodetest.Container) {
+func wantContainerInfo(t *testing.T, info nodetest.Info, pod *nodetest.Pod, c *nodetest.Container) {
 	t.Helper()
 	if *info.PID != c.PID(t) || info.SandboxID != pod.ID || info.SnapshotKey != c.ID || info.Snapshotter != "overlayfs" ||
 		info.RuntimeType != "io.containerd.runc.v2" || info.Config.Metadata.Name != c.Config.Metadata.Name {
