@@ -79,7 +79,7 @@ var layers = []layer{
 	{pkg: "internal/labimage/...", tool: true},
 	{pkg: "internal/leaks/...", tool: true},
 	{pkg: "internal/labnode/...", may: []string{"internal/labimage", "internal/leaks"}, tool: true},
-	{pkg: "internal/testkit/...", may: []string{"internal/kernel", "internal/labimage", "internal/labnode", "internal/leaks"}, tool: true},
+	{pkg: "internal/testkit/...", may: []string{"internal/kernel", "internal/labimage", "internal/labnode", "internal/leaks", "pkg/ocispec"}, tool: true},
 	{pkg: "test/...", may: []string{"cmd/...", "pkg/...", "internal/..."}, tool: true},
 	{pkg: "hack/...", may: []string{"cmd/...", "pkg/...", "internal/..."}, tool: true},
 }

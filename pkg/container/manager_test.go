@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/userns-shim/userns-shim/internal/testkit/fakelabels"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 	"github.com/userns-shim/userns-shim/pkg/ocispec/qosclass"
@@ -40,7 +41,7 @@ func newNode(t *testing.T) *node {
 	n := &node{
 		engine: engine,
 		opts: Options{
-			Labels:  newFakeLabels(),
+			Labels:  fakelabels.New(),
 			Classes: qosclass.New(qosclass.Options{}),
 			DB:      db, Images: engine, Snapshots: engine, Records: engine, Tasks: engine,
 			Inspector: engine, Execs: engine, Rootfs: engine, PIDPins: engine, Cgroups: engine,

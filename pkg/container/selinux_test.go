@@ -1,60 +1,13 @@
 package container
 
 import (
-	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
+	"github.com/userns-shim/userns-shim/internal/testkit/fakelabels"
 	"github.com/userns-shim/userns-shim/pkg/mounts"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 )
-
-// fakeLabels gives out labels as a host with SELinux does, and keeps those that are in use.
-type fakeLabels struct {
-	mu        sync.Mutex
-	next      int
-	used      map[string]bool
-	relabeled map[string]string // label by path
-}
-
-func newFakeLabels() *fakeLabels {
-	return &fakeLabels{used: map[string]bool{}, relabeled: map[string]string{}}
-}
-
-func (f *fakeLabels) Resolve(want *ocispec.SELinux, inherit string) (ocispec.SELinuxLabels, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	label := inherit
-	if want != nil && want.Level != "" {
-		label = want.Level
-	} else if inherit == "" {
-		f.next++
-		label = fmt.Sprintf("s0:c%d", f.next)
-	}
-	f.used[label] = true
-	return ocispec.SELinuxLabels{Process: label, Mount: "file " + label}, nil
-}
-
-func (f *fakeLabels) Reserve(label string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.used[label] = true
-	return nil
-}
-
-func (f *fakeLabels) Release(label string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.used, label)
-}
-
-func (f *fakeLabels) Relabel(path, label string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.relabeled[path] = label
-	return nil
-}
 
 // TestLabels: a container has its pod's label, which stays when it goes, or one of its own.
 func TestLabels(t *testing.T) {
@@ -70,7 +23,7 @@ func TestLabels(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			labels := n.opts.Labels.(*fakeLabels)
+			given := n.opts.Labels.(*fakelabels.Labels)
 			n.sb.SELinux = ocispec.SELinuxLabels{Process: "s0:c9", Mount: "file s0:c9"}
 			dir := t.TempDir()
 			spec := containerSpec("a")
@@ -83,11 +36,11 @@ func TestLabels(t *testing.T) {
 			if got := n.engine.records[id].Spec; got.Process.SelinuxLabel != tt.label || got.Linux.MountLabel != "file "+tt.label {
 				t.Errorf("the specification has %q and %q, want %q", got.Process.SelinuxLabel, got.Linux.MountLabel, tt.label)
 			}
-			if got := labels.relabeled[dir]; got != "file "+tt.label {
+			if got := given.Relabeled[dir]; got != "file "+tt.label {
 				t.Errorf("the volume has the label %q", got)
 			}
-			if err := n.Remove(t.Context(), id); err != nil || labels.used[tt.label] != tt.stays {
-				t.Errorf("removed: %v, label in use: %t, want %t", err, labels.used[tt.label], tt.stays)
+			if err := n.Remove(t.Context(), id); err != nil || given.Used[tt.label] != tt.stays {
+				t.Errorf("removed: %v, label in use: %t, want %t", err, given.Used[tt.label], tt.stays)
 			}
 		})
 	}

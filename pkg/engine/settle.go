@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 const (
@@ -26,23 +28,19 @@ func (e *Engine) Settle(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	for quiet := 0; quiet < settleQuiet; quiet++ {
-		busy, err := anyBusy(ids)
-		if err != nil {
-			return err
+	var busy string
+	quiet := 0
+	err := wait.PollUntilContextTimeout(ctx, settleLook, settleTimeout, true, func(context.Context) (_ bool, err error) {
+		quiet++
+		if busy, err = anyBusy(ids); busy != "" {
+			quiet = 0
 		}
-		if busy != "" {
-			quiet = -1
-		}
-		select {
-		case <-time.After(settleLook):
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %q: %w", busy, context.Cause(ctx))
-		}
+		return quiet == settleQuiet, err
+	})
+	if wait.Interrupted(err) {
+		return fmt.Errorf("wait for %q: %w", busy, err)
 	}
-	return nil
+	return err
 }
 
 // anyBusy returns the command line of a program that is at work on one of the tasks.

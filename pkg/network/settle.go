@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 const (
@@ -23,19 +25,15 @@ func Settle(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	for {
-		pid, err := pluginOf(ids)
-		if err != nil || pid == "" {
-			return err
-		}
-		select {
-		case <-time.After(settleLook):
-		case <-ctx.Done():
-			return fmt.Errorf("wait for CNI plugin with pid %s: %w", pid, context.Cause(ctx))
-		}
+	var pid string
+	err := wait.PollUntilContextTimeout(ctx, settleLook, settleTimeout, true, func(context.Context) (_ bool, err error) {
+		pid, err = pluginOf(ids)
+		return pid == "", err
+	})
+	if wait.Interrupted(err) {
+		return fmt.Errorf("wait for CNI plugin with pid %s: %w", pid, err)
 	}
+	return err
 }
 
 // pluginOf returns the pid of a program that has the environment of a plugin for one of the pods.

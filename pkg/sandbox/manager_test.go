@@ -13,6 +13,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/userns-shim/userns-shim/internal/testkit"
+	"github.com/userns-shim/userns-shim/internal/testkit/fakelabels"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
@@ -93,7 +94,7 @@ func newNode(t *testing.T, change func(*Options)) *node {
 	t.Cleanup(func() { db.Close() })
 	host := &fakeHost{}
 	opts := Options{
-		Labels:         newFakeLabels(),
+		Labels:         fakelabels.New(),
 		DB:             db,
 		Namespaces:     host,
 		Network:        host,
