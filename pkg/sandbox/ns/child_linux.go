@@ -1,10 +1,12 @@
 package ns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -20,7 +22,7 @@ import (
 // /proc/<pid> to reach them by.
 //
 // It is a clone of this process that shares its memory and never leaves the loop in clone_*.s:
-// wait for a message, perform the calls listed in shared until one fails, answer. Alternatives
+// perform the calls listed in shared until one fails, answer, wait for a message. Alternatives
 // that were tried or ruled out:
 //   - Executing a program: to start a Go binary costs several times as much as all the rest.
 //   - A clone with a copy of the memory (fork) costs time for every page that this process has
@@ -34,8 +36,9 @@ import (
 // disturb the one that it was cloned on; it starts with default signal handlers and its first
 // call blocks all signals, so no handler of the runtime runs in it; memory other than shared it
 // touches through the arguments of its calls alone. It has copies of this process's descriptors
-// and closes them by its first calls; syscall.ForkLock guards against an exec, which is not
-// coming.
+// and closes them unasked, by its first calls: it would otherwise hold the locks of a process that
+// is killed just then, and its own copy of the socket's other end would keep it waiting for good.
+// syscall.ForkLock guards against an exec, which is not coming.
 type child struct {
 	pid    int
 	pidfd  int
@@ -51,6 +54,7 @@ type shared struct {
 	pidfd   int32
 	message byte    // what is read and written; its value means nothing
 	socket  uintptr // the child's end
+	signals uint64  // that the child blocks
 	n       uintptr // how many of calls to perform
 	calls   [24]call
 }
@@ -90,7 +94,9 @@ func startChild() (*child, error) {
 	if err := unix.SetNonblock(fds[0], true); err != nil { // so that it honours deadlines
 		return nil, errors.Join(err, unix.Close(fds[0]), unix.Close(fds[1]))
 	}
-	s := &shared{pidfd: -1, message: 1, socket: uintptr(fds[1])}
+	s := &shared{pidfd: -1, message: 1, socket: uintptr(fds[1]), signals: math.MaxUint64}
+	first := s.seclude()
+	s.n = uintptr(copy(s.calls[:], first))
 	// No exit signal: this process waits by pidfd, and nobody's wait for "any child" sees it.
 	s.clone = cloneArgs{
 		flags: unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
@@ -103,7 +109,20 @@ func startChild() (*child, error) {
 		return nil, fmt.Errorf("clone the namespace child: %w", syscall.Errno(errno))
 	}
 	socket := os.NewFile(uintptr(fds[0]), "namespace child")
-	return &child{pid: int(pid), pidfd: int(s.pidfd), socket: socket, shared: s}, nil
+	c := &child{pid: int(pid), pidfd: int(s.pidfd), socket: socket, shared: s}
+	if _, errno, err := c.await(first); errno != 0 || err != nil {
+		return nil, errors.Join(fmt.Errorf("block signals and close descriptors of the namespace child: %w", cmp.Or(err, error(errno))), c.stop())
+	}
+	return c, nil
+}
+
+// seclude are the calls that the child begins with.
+func (s *shared) seclude() []call {
+	calls := []call{{nr: unix.SYS_RT_SIGPROCMASK, args: [6]uintptr{unix.SIG_SETMASK, address(&s.signals), 0, unsafe.Sizeof(s.signals)}}}
+	if s.socket > 0 {
+		calls = append(calls, call{nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{0, s.socket - 1}})
+	}
+	return append(calls, call{nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{s.socket + 1, math.MaxUint32}})
 }
 
 // run has the child perform calls until one fails, and returns how many succeeded with the error
@@ -116,15 +135,22 @@ func (c *child) run(ctx context.Context, calls []call) (done int, errno syscall.
 	c.shared.n = uintptr(copy(c.shared.calls[:], calls))
 	stop := context.AfterFunc(ctx, func() { _ = c.socket.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	message := []byte{0}
-	if _, err = c.socket.Write(message); err == nil {
-		_, err = io.ReadFull(c.socket, message)
+	if _, err = c.socket.Write([]byte{0}); err == nil {
+		done, errno, err = c.await(calls)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return 0, 0, fmt.Errorf("wait for the namespace child: %w", err)
+	}
+	return done, errno, nil
+}
+
+// await is the second half of run: it waits for the child's answer and reads the results into calls.
+func (c *child) await(calls []call) (done int, errno syscall.Errno, err error) {
+	if _, err := io.ReadFull(c.socket, []byte{0}); err != nil {
+		return 0, 0, err
 	}
 	copy(calls, c.shared.calls[:])
 	for ; done < len(calls); done++ {

@@ -120,11 +120,17 @@ func TestChildDies(t *testing.T) {
 	})
 }
 
-// TestChildDiesWithParent kills a process that has set up a child.
+// TestChildDiesWithParent kills a process that has set up a child, and one that has only cloned it.
 func TestChildDiesWithParent(t *testing.T) {
 	testkit.RequireRoot(t)
+	for _, role := range []string{"parent", "young parent"} {
+		t.Run(role, func(t *testing.T) { killParent(t, role) })
+	}
+}
+
+func killParent(t *testing.T, role string) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"=parent")
+	cmd.Env = append(os.Environ(), helperEnv+"="+role)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -151,13 +157,16 @@ func TestChildDiesWithParent(t *testing.T) {
 }
 
 // playParent is that process.
-func playParent() (err error) {
+func playParent(young bool) (err error) {
 	onThrowawayThread(func() {
 		var c *child
 		if c, err = startChild(); err != nil {
 			return
 		}
-		if err = c.setUp(context.Background(), Request{User: &IDMap{HostID: 65536, Length: 65536}, IPC: true}); err != nil {
+		if !young {
+			err = c.setUp(context.Background(), Request{User: &IDMap{HostID: 65536, Length: 65536}, IPC: true})
+		}
+		if err != nil {
 			return
 		}
 		fmt.Fprintln(os.Stdout, c.pid)

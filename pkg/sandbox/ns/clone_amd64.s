@@ -14,7 +14,7 @@ TEXT ·rawClone(SB), NOSPLIT, $0-24
 	MOVQ  $SYS_clone3, AX
 	SYSCALL
 	TESTQ AX, AX
-	JEQ   wait
+	JEQ   perform
 	CMPQ  AX, $0xfffffffffffff001
 	JCC   failed
 	MOVQ  AX, pid+8(FP)
@@ -27,7 +27,7 @@ failed:
 	MOVQ AX, errno+16(FP)
 	RET
 
-	// From here on this is the child: R12 holds s, the stack belongs to the parent.
+	// From here on this is the child, which begins at perform: R12 holds s, the stack belongs to the parent.
 wait:
 	MOVQ $SYS_read, AX
 	MOVQ shared_socket(R12), DI
@@ -36,6 +36,8 @@ wait:
 	SYSCALL
 	CMPQ AX, $1
 	JNE  exit
+
+perform:
 	LEAQ shared_calls(R12), R13
 	MOVQ shared_n(R12), BX
 

@@ -13,7 +13,7 @@ TEXT ·rawClone(SB), NOSPLIT|NOFRAME, $0-24
 	MOVD $cloneArgs__size, R1
 	MOVD $SYS_clone3, R8
 	SVC
-	CBZ  R0, wait
+	CBZ  R0, perform
 	CMN  $4095, R0
 	BCS  failed
 	MOVD R0, pid+8(FP)
@@ -26,7 +26,7 @@ failed:
 	MOVD R0, errno+16(FP)
 	RET
 
-	// From here on this is the child: R19 holds s, the stack belongs to the parent.
+	// From here on this is the child, which begins at perform: R19 holds s, the stack belongs to the parent.
 wait:
 	MOVD $SYS_read, R8
 	MOVD shared_socket(R19), R0
@@ -35,6 +35,8 @@ wait:
 	SVC
 	CMP  $1, R0
 	BNE  exit
+
+perform:
 	ADD  $shared_calls, R19, R20
 	MOVD shared_n(R19), R21
 

@@ -73,8 +73,8 @@ func helper(role string, args []string) error {
 		return err
 	case "sigpending": // queues as many signals to itself as told and says how many it could
 		return queueSignals(args[0])
-	case "parent":
-		return playParent()
+	case "parent", "young parent":
+		return playParent(role == "young parent")
 	case "no-userns":
 		return createUnderZeroLimit()
 	}

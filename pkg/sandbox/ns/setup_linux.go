@@ -3,7 +3,6 @@ package ns
 import (
 	"context"
 	"fmt"
-	"math"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -21,7 +20,6 @@ type step struct {
 // setup is what the child has to do for a pod, and the memory that its calls refer to.
 type setup struct {
 	steps    []step
-	signals  uint64
 	header   unix.CapUserHeader
 	caps     [2]unix.CapUserData
 	hostname []byte
@@ -35,13 +33,8 @@ func (s *setup) add(what string, nr uintptr, args ...uintptr) {
 
 // newSetup plans the child's calls. Credentials are changed there and not on a thread of this
 // process, so there is nothing to restore here: no thread of the daemon ever carries a pod's ids.
-func newSetup(req Request, socket uintptr) (*setup, error) {
-	s := &setup{signals: math.MaxUint64, hostname: []byte(req.Hostname)}
-	s.add("block signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, address(&s.signals), 0, unsafe.Sizeof(s.signals))
-	if socket > 0 {
-		s.add("close descriptors", unix.SYS_CLOSE_RANGE, 0, socket-1)
-	}
-	s.add("close descriptors", unix.SYS_CLOSE_RANGE, socket+1, math.MaxUint32)
+func newSetup(req Request) (*setup, error) {
+	s := &setup{hostname: []byte(req.Hostname)}
 	if req.User != nil {
 		if err := s.addOwner(req.User.HostID); err != nil {
 			return nil, err
@@ -96,7 +89,7 @@ var wasDumpable = sync.OnceValue(func() bool {
 
 // setUp makes the namespaces that req asks for, without content but for the hostname.
 func (c *child) setUp(ctx context.Context, req Request) error {
-	s, err := newSetup(req, c.shared.socket)
+	s, err := newSetup(req)
 	if err != nil {
 		return err
 	}
