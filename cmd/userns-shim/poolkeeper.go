@@ -87,6 +87,7 @@ func (k poolKeeper) keep(ctx context.Context) error {
 	if err := k.witness.Look(ctx); err != nil {
 		return err
 	}
+	k.pool.Review()
 	for {
 		freed := 0
 		err := k.db.Update(func(tx *state.Tx) (err error) {

@@ -37,7 +37,7 @@ func (p *Pool) Acquire(b Bucket, pod PodUID, sandbox string, ids uint32) (Range,
 	if err != nil {
 		return Range{}, fmt.Errorf("acquire range for pod %s: %w", pod, err)
 	}
-	r := Range{Start: uint32(slot) * Unit, Length: ids}
+	r := slotRange(slot, n)
 	pl := newPlan()
 	pl.drop = drop
 	pl.put = []*entry{p.allocationLocked(r, pod, sandbox)}
@@ -70,7 +70,7 @@ func (p *Pool) joinLocked(b Bucket, e *entry, sandbox string) error {
 	joined := e.record
 	joined.Sandboxes = append(slices.Clone(e.Sandboxes), sandbox)
 	pl := newPlan()
-	pl.drop, pl.put = []*entry{e}, []*entry{p.table.newEntry(joined)}
+	pl.drop, pl.put = []*entry{e}, []*entry{p.newEntry(joined)}
 	if err := p.applyLocked(b, pl); err != nil {
 		return fmt.Errorf("add sandbox %s to range %s: %w", sandbox, e.Range, err)
 	}
@@ -78,7 +78,7 @@ func (p *Pool) joinLocked(b Bucket, e *entry, sandbox string) error {
 }
 
 func (p *Pool) allocationLocked(r Range, pod PodUID, sandbox string) *entry {
-	return p.table.newEntry(record{
+	return p.newEntry(record{
 		Range: r, State: StateAllocated, Pod: pod, Sandboxes: []string{sandbox}, Since: p.clock.Now(),
 	})
 }
@@ -100,131 +100,43 @@ func (p *Pool) findLocked(n int) (slot int, drop []*entry, err error) {
 	if slot := p.table.avail.findRun(p.cursor, n); slot >= 0 {
 		return slot, nil, nil
 	}
+	// What is taken out of quarantine was found clear by the last Review, and is
+	// asked for once more, because the Witness may know better by now. A range of
+	// which it does is not open any more, so that the search goes on without it.
+	for {
+		slot := p.reclaimableLocked(n)
+		if slot < 0 {
+			return 0, nil, p.exhaustedLocked(n)
+		}
+		drop := p.table.overlapping(slotRange(slot, n))
+		if p.allClearLocked(drop) {
+			return slot, drop, nil
+		}
+	}
+}
+
+// reclaimableLocked returns the first of n slots in a row that are free or only
+// wait for their age, or -1. Of single slots it is the one that has rested
+// longest of those that an entry covers as a whole.
+func (p *Pool) reclaimableLocked(n int) int {
 	if n == 1 {
-		if slot := p.oldestLocked(); slot >= 0 {
-			return slot, p.touchingLocked(slot, 1), nil
+		if oldest := p.table.resting.waiting[shelfPool].oldest(); oldest != nil {
+			return p.table.wholeOwn(oldest.Range)
 		}
 	}
-	if slot := p.reclaimableRunLocked(n); slot >= 0 {
-		return slot, p.touchingLocked(slot, n), nil
-	}
-	return 0, nil, p.exhaustedLocked(p.reclaimableLocked(), n)
+	return p.table.open.findRun(p.cursor, n)
 }
 
-// reclaimableRunLocked returns the first of n slots in a row that are free or only
-// wait for their age, or -1. It asks for traces only of what it is about to take:
-// with all ranges at rest, to ask for each would take milliseconds.
-func (p *Pool) reclaimableRunLocked(n int) int {
-	free := p.table.avail.union(&p.table.idle)
-	for _, from := range []int{p.cursor, 0} {
-		for slot := free.nextRun(from, n); slot >= 0; slot = free.nextRun(from, n) {
-			held := p.lastHeldLocked(slot, n)
-			if held < 0 {
-				return slot
-			}
-			free.clear(held)
-			from = held + 1
-		}
-	}
-	return -1
+func slotRange(slot, n int) Range {
+	return Range{Start: uint32(slot) * Unit, Length: uint32(n) * Unit}
 }
 
-// lastHeldLocked returns the last of n idle or free slots that traces keep, or -1.
-func (p *Pool) lastHeldLocked(slot, n int) int {
-	for at := slot + n - 1; at >= slot; at-- {
-		if p.table.idle.has(at) && !p.reclaimableSlotLocked(at) {
-			return at
-		}
-	}
-	return -1
-}
-
-// oldestLocked returns the slot that has rested longest of those that only wait
-// for their age, or -1.
-func (p *Pool) oldestLocked() int {
-	queue := p.table.resting[SegmentPool]
-	for at := queue.Front(); at != nil; at = at.Next() {
-		first, last := slots(at.Value.(*entry).Range)
-		for slot := first; slot <= last; slot++ {
-			if p.reclaimableSlotLocked(slot) {
-				return slot
-			}
-		}
-	}
-	return -1
-}
-
-// reclaimableLocked returns the slots of the pool's own extents that are free or
-// only wait for their age. It looks at what rests, not at what is allocated.
-func (p *Pool) reclaimableLocked() *bitmap {
-	free := *p.table.avail
-	for _, queue := range p.table.resting {
-		for at := queue.Front(); at != nil; at = at.Next() {
-			first, last := slots(at.Value.(*entry).Range)
-			for slot := first; slot <= last; slot++ {
-				if p.reclaimableSlotLocked(slot) {
-					free.set(slot)
-				}
-			}
-		}
-	}
-	return &free
-}
-
-// reclaimableSlotLocked says whether the slot may be given by Acquire once the
-// entries that touch it are dropped.
-func (p *Pool) reclaimableSlotLocked(slot int) bool {
-	if !p.table.own.has(slot) {
-		return false
-	}
-	for _, e := range p.table.slots[slot] {
-		if e.State != StateQuarantined || p.traces(e) != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// touchingLocked returns the entries that touch n slots from slot on.
-func (p *Pool) touchingLocked(slot, n int) []*entry {
-	var found []*entry
-	for ; n > 0; slot, n = slot+1, n-1 {
-		for _, e := range p.table.slots[slot] {
-			if !slices.Contains(found, e) {
-				found = append(found, e)
-			}
-		}
-	}
-	return found
-}
-
-func (p *Pool) exhaustedLocked(free *bitmap, n int) error {
-	e := &ExhaustedError{
+func (p *Pool) exhaustedLocked(n int) error {
+	return &ExhaustedError{
 		WantIDs:        uint64(n) * Unit,
-		FreeIDs:        uint64(free.count()) * Unit,
-		LargestFreeIDs: uint64(free.longestRun()) * Unit,
+		FreeIDs:        uint64(p.table.open.count()) * Unit,
+		LargestFreeIDs: uint64(p.table.open.longestRun()) * Unit,
+		Held:           p.table.resting.traced,
+		Unknown:        p.table.resting.unknown,
 	}
-	// Entries of other segments may reach into the extents, when those have changed.
-	for _, queue := range p.table.resting {
-		for at := queue.Front(); at != nil; at = at.Next() {
-			resting := at.Value.(*entry)
-			if !p.ownLocked(resting) {
-				continue
-			}
-			switch traces := p.traces(resting); {
-			case traces&TraceUnknown != 0:
-				e.Unknown++
-			case traces != 0:
-				e.Held++
-			}
-		}
-	}
-	return e
-}
-
-// ownLocked says whether the entry keeps a slot from Acquire.
-func (p *Pool) ownLocked(e *entry) bool {
-	first, last := slots(e.Range)
-	slot := p.table.own.next(first)
-	return slot >= 0 && slot <= last
 }

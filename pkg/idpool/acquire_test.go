@@ -29,6 +29,7 @@ func TestAcquireGivesTheNextRange(t *testing.T) {
 }
 
 func (n *testNode) reap() (freed int) {
+	n.Review()
 	n.t.Helper()
 	err := n.db.update(func(b *fakeTx) (err error) {
 		freed, err = n.Reap(b, 1000)

@@ -39,16 +39,32 @@ func (m *bitmap) put(slot int, in bool) {
 	}
 }
 
-// union returns what is in either set.
-func (m *bitmap) union(o *bitmap) *bitmap {
-	both := *m
-	for i, w := range o.words {
-		both.words[i] |= w
+// setWord makes bits the slots from 64 w on.
+func (m *bitmap) setWord(w int, bits uint64) {
+	m.words[w] = bits
+	if bits != 0 {
+		m.summary[w/64] |= 1 << (w % 64)
+	} else {
+		m.summary[w/64] &^= 1 << (w % 64)
 	}
-	for i, w := range o.summary {
-		both.summary[i] |= w
+}
+
+// putRange puts every slot from first to last in, or takes it out.
+func (m *bitmap) putRange(first, last int, in bool) {
+	for w := first / 64; w <= last/64; w++ {
+		mask := ^uint64(0)
+		if w == first/64 {
+			mask &= ^uint64(0) << (first % 64)
+		}
+		if w == last/64 {
+			mask &= ^uint64(0) >> (63 - last%64)
+		}
+		if in {
+			m.setWord(w, m.words[w]|mask)
+		} else {
+			m.setWord(w, m.words[w]&^mask)
+		}
 	}
-	return &both
 }
 
 func (m *bitmap) count() int {
@@ -78,6 +94,14 @@ func (m *bitmap) next(slot int) int {
 			found := s*64 + bits.TrailingZeros64(rest)
 			return found*64 + bits.TrailingZeros64(m.words[found])
 		}
+	}
+	return -1
+}
+
+// nextIn returns the first member from first to last, or -1.
+func (m *bitmap) nextIn(first, last int) int {
+	if found := m.next(first); found <= last {
+		return found
 	}
 	return -1
 }
@@ -164,7 +188,10 @@ func (m *bitmap) longestRun() int {
 		case ^uint64(0):
 			run += 64
 		default:
-			longest = max(longest, run+bits.TrailingZeros64(^word), longestInWord(word))
+			longest = max(longest, run+bits.TrailingZeros64(^word))
+			for longest < 64 && hasRun(word, longest+1) {
+				longest++
+			}
 			run = bits.LeadingZeros64(^word)
 		}
 		longest = max(longest, run)
@@ -172,10 +199,14 @@ func (m *bitmap) longestRun() int {
 	return longest
 }
 
-func longestInWord(word uint64) int {
-	n := 0
-	for ; word != 0; n++ {
-		word &= word >> 1
+// hasRun says whether n bits of the word, at most 64, are set in a row. It takes
+// as many steps as n has binary digits: in a set of many short runs counting each
+// of them would crawl.
+func hasRun(word uint64, n int) bool {
+	for have := 1; have < n && word != 0; {
+		shift := min(have, n-have)
+		word &= word >> shift
+		have += shift
 	}
-	return n
+	return word != 0
 }

@@ -83,7 +83,7 @@ func strictly(r Range) error {
 func (p *Pool) makeWayLocked(r Range, waived func(*entry) bool) ([]*entry, error) {
 	overlapping := p.table.overlapping(r)
 	for _, e := range overlapping {
-		if e.State == StateQuarantined && (waived(e) || p.traces(e) == 0) {
+		if e.State == StateQuarantined && (waived(e) || p.askLocked(e) == 0) {
 			continue
 		}
 		holder, _ := p.tellLocked(e)

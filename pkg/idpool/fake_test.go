@@ -95,7 +95,8 @@ type fakeWitness map[Range]Trace
 func (w fakeWitness) Traces(r Range, _ time.Time) Trace { return w[r] }
 
 // testNode is a pool with what surrounds it, for tests that do not care about
-// transactions: every call is one.
+// transactions: every call is one. What it tells rests on a look at the node that
+// was taken just before; the model test has older ones.
 type testNode struct {
 	t       testing.TB
 	db      fakeDB
@@ -122,7 +123,13 @@ func (n *testNode) reload() {
 
 func (n *testNode) pass(d time.Duration) { n.clock.SetTime(n.clock.Now().Add(d)) }
 
+func (n *testNode) Stats() Stats {
+	n.Review()
+	return n.Pool.Stats()
+}
+
 func (n *testNode) acquire(pod PodUID, sandbox string, ids uint32) (r Range, err error) {
+	n.Review()
 	err = n.db.update(func(b *fakeTx) error {
 		r, err = n.Acquire(b, pod, sandbox, ids)
 		return err

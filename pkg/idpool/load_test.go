@@ -102,7 +102,7 @@ func TestStatsPerSegment(t *testing.T) {
 	if s.Kubelet.Allocated != 1 || s.Kubelet.LargestFreeIDs != 833*Unit {
 		t.Errorf("kubelet %+v", s.Kubelet)
 	}
-	if want := (SegmentStats{Allocated: 2, Quarantined: 1, OldestResting: time.Second}); s.External != want {
+	if want := (SegmentStats{Allocated: 2, Waiting: 1, OldestResting: time.Second}); s.External != want {
 		t.Errorf("external %+v, want %+v", s.External, want)
 	}
 	if want := (Counters{Acquired: 1, Claimed: 3, Released: 1}); s.Counters != want {

@@ -19,12 +19,10 @@ func (m *model) reserve(name string, r Range, now time.Time) error {
 		}
 		return ErrInUse
 	}
-	inTheWay := m.overlapping(r)
-	own := len(inTheWay) == 1 && inTheWay[0].State == StateQuarantined && inTheWay[0].Reservation == name && inTheWay[0].Range == r
-	if !own && !m.resting(inTheWay) {
+	if !m.makeWay(r, func(a Allocation) bool { return a.Reservation == name && a.Range == r }) {
 		return ErrConflict
 	}
-	m.drop(inTheWay)
+	m.drop(m.overlapping(r))
 	m.entries = append(m.entries, Allocation{Range: r, State: StateReserved, Reservation: name, Since: now})
 	return nil
 }
@@ -55,6 +53,7 @@ func (m *model) unreserve(name string, now time.Time) error {
 		m.entries = slices.Delete(m.entries, i, i+1)
 	default:
 		m.entries[i].State, m.entries[i].Since = StateQuarantined, now
+		m.ask(m.entries[i])
 	}
 	return nil
 }

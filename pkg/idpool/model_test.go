@@ -1,6 +1,7 @@
 package idpool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,6 +19,14 @@ type model struct {
 	entries []Allocation
 	cursor  int
 	witness fakeWitness
+	// said is what the witness said of a range when it was last asked. It is no part of the ledger: what fails takes none of it back.
+	said map[rest]Trace
+}
+
+// rest is one stay of a range in quarantine.
+type rest struct {
+	r     Range
+	since time.Time
 }
 
 func (m *model) clone() model {
@@ -58,10 +67,34 @@ func (m *model) join(i int, sandbox string) {
 	}
 }
 
-// resting says whether all of the entries may be dropped.
-func (m *model) resting(entries []Allocation) bool {
-	for _, a := range entries {
-		if a.State != StateQuarantined || m.witness[a.Range] != 0 {
+// ask asks the witness about an entry at rest.
+func (m *model) ask(a Allocation) Trace {
+	m.said[rest{a.Range, a.Since}] = m.witness[a.Range]
+	return m.witness[a.Range]
+}
+
+// review asks it about all.
+func (m *model) review() {
+	for _, a := range m.entries {
+		if a.State == StateQuarantined {
+			m.ask(a)
+		}
+	}
+}
+
+// waiting says whether all of the entries may be dropped, by what the witness said last.
+func (m *model) waiting(entries []Allocation) bool {
+	return !slices.ContainsFunc(entries, func(a Allocation) bool {
+		return a.State != StateQuarantined || m.said[rest{a.Range, a.Since}] != 0
+	})
+}
+
+// makeWay says whether all entries over r may be dropped, by what the witness says now.
+func (m *model) makeWay(r Range, waived func(Allocation) bool) bool {
+	inTheWay := m.overlapping(r)
+	slices.SortFunc(inTheWay, func(a, b Allocation) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
+	for _, a := range inTheWay {
+		if a.State != StateQuarantined || (!waived(a) && m.ask(a) != 0) {
 			return false
 		}
 	}
@@ -97,10 +130,6 @@ func (m *model) search(n int, ok func(slot int) bool) int {
 	return -1
 }
 
-func slotRange(slot, n int) Range {
-	return Range{Start: uint32(slot) * Unit, Length: uint32(n) * Unit}
-}
-
 func (m *model) acquire(pod PodUID, sandbox string, ids uint32, now time.Time) (Range, error) {
 	held, used := m.ofPod(pod), m.ofSandbox(sandbox)
 	switch {
@@ -114,13 +143,15 @@ func (m *model) acquire(pod PodUID, sandbox string, ids uint32, now time.Time) (
 	}
 	n := int(ids / Unit)
 	free := func(slot int) bool { return len(m.overlapping(slotRange(slot, 1))) == 0 }
-	reclaimable := func(slot int) bool { return m.resting(m.overlapping(slotRange(slot, 1))) }
 	slot := m.search(n, free)
-	if slot < 0 && n == 1 {
-		slot = m.longestRested(reclaimable)
-	}
-	if slot < 0 {
-		slot = m.search(n, reclaimable)
+	for clear := slot >= 0; !clear; {
+		if slot = m.reclaimable(n); slot < 0 {
+			break
+		}
+		clear = true
+		for _, a := range m.overlapping(slotRange(slot, n)) {
+			clear = m.ask(a) == 0 && clear
+		}
 	}
 	if slot < 0 {
 		return Range{}, ErrExhausted
@@ -132,20 +163,28 @@ func (m *model) acquire(pod PodUID, sandbox string, ids uint32, now time.Time) (
 	return r, nil
 }
 
-// longestRested returns the first reclaimable slot of the pool's own entry that
-// has rested longest.
-func (m *model) longestRested(reclaimable func(int) bool) int {
+func (m *model) reclaimable(n int) int {
+	if n == 1 {
+		if slot := m.longestRested(); slot >= 0 {
+			return slot
+		}
+	}
+	return m.search(n, func(slot int) bool { return m.waiting(m.overlapping(slotRange(slot, 1))) })
+}
+
+// longestRested returns the first slot that can be given of the pool's own entry that waits for its age longest.
+func (m *model) longestRested() int {
 	byAge := slices.Clone(m.entries)
 	slices.SortFunc(byAge, func(a, b Allocation) int { return a.Since.Compare(b.Since) })
 	for _, a := range byAge {
 		own := slices.ContainsFunc(m.opts.Extents, func(e Range) bool {
 			return e.Start <= a.Range.Start && a.Range.End() <= e.End()
 		})
-		if a.State != StateQuarantined || !own {
+		if !own || !m.waiting([]Allocation{a}) {
 			continue
 		}
 		for slot := int(a.Range.Start / Unit); uint64(slot)*Unit < a.Range.End(); slot++ {
-			if m.givable(slot) && reclaimable(slot) {
+			if m.givable(slot) && a.Range.ContainsRange(slotRange(slot, 1)) {
 				return slot
 			}
 		}
@@ -184,13 +223,10 @@ func (m *model) claim(pod PodUID, sandbox string, r Range, now time.Time) error 
 		m.join(held, sandbox)
 		return nil
 	}
-	inTheWay := m.overlapping(r)
-	own := len(inTheWay) == 1 && inTheWay[0].State == StateQuarantined && inTheWay[0].Pod == pod && inTheWay[0].Range == r
-	binding := slices.DeleteFunc(slices.Clone(inTheWay), m.loose)
-	if !own && !m.resting(binding) {
+	if !m.makeWay(r, func(a Allocation) bool { return a.Pod == pod && a.Range == r || m.loose(a) }) {
 		return ErrConflict
 	}
-	m.drop(inTheWay)
+	m.drop(m.overlapping(r))
 	m.entries = append(m.entries, Allocation{Range: r, State: StateAllocated, Pod: pod, Sandboxes: []string{sandbox}, Since: now})
 	return nil
 }
@@ -204,12 +240,13 @@ func (m *model) release(sandbox string, now time.Time) {
 	a.Sandboxes = slices.DeleteFunc(slices.Clone(a.Sandboxes), func(s string) bool { return s == sandbox })
 	if len(a.Sandboxes) == 0 && a.State == StateAllocated {
 		a.Sandboxes, a.State, a.Since = nil, StateQuarantined, now
+		m.ask(*a)
 	}
 }
 
 func (m *model) reap(now time.Time, age time.Duration) {
 	m.entries = slices.DeleteFunc(m.entries, func(a Allocation) bool {
-		return a.State == StateQuarantined && now.Sub(a.Since) >= age && m.witness[a.Range] == 0
+		return m.waiting([]Allocation{a}) && now.Sub(a.Since) >= age && m.ask(a) == 0
 	})
 }
 
@@ -232,7 +269,7 @@ func newMachine(t *rapid.T) *machine {
 		Claims:         rapid.SampledFrom([]Claims{ClaimsStrict, ClaimsPermissive}).Draw(t, "claims"),
 		QuarantineAge:  time.Minute, Witness: witness, Clock: clock,
 	}}
-	m.model = model{opts: m.options, witness: witness}
+	m.model = model{opts: m.options, witness: witness, said: map[rest]Trace{}}
 	m.reload(t)
 	return m
 }
@@ -242,6 +279,7 @@ func (m *machine) reload(t *rapid.T) {
 	if m.pool, err = Load(&fakeTx{records: m.db.records}, m.options); err != nil {
 		t.Fatal(err)
 	}
+	m.model.review()
 }
 
 func drawPod(t *rapid.T) PodUID {
@@ -320,10 +358,15 @@ func (m *machine) transaction(t *rapid.T) {
 // check compares pool and model as a whole.
 func (m *machine) check(t *rapid.T) {
 	want := slices.Clone(m.model.entries)
-	slices.SortFunc(want, func(a, b Allocation) int { return int(a.Range.Start) - int(b.Range.Start) })
+	slices.SortFunc(want, func(a, b Allocation) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
 	got := m.pool.List()
 	for i := range got {
-		got[i].Segment, got[i].Traces = "", 0
+		got[i].Segment = ""
+	}
+	for i, a := range want {
+		if a.State == StateQuarantined {
+			want[i].Traces = m.model.said[rest{a.Range, a.Since}]
+		}
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("ledger\n%v\nwant\n%v", got, want)
@@ -341,6 +384,7 @@ func (m *machine) check(t *rapid.T) {
 	if err := m.pool.Verify(&fakeTx{records: m.db.records}); err != nil {
 		t.Fatal(err)
 	}
+	wantSameAsWalk(t, m.pool)
 }
 
 // checkStats walks over all slots there are, so it is not done after each step.
@@ -353,7 +397,7 @@ func (m *machine) checkStats(t *rapid.T) {
 	}
 	free := 0
 	for slot := 0x7FD0; slot < 0x8040; slot++ {
-		if m.model.givable(slot) && m.model.resting(m.model.overlapping(slotRange(slot, 1))) {
+		if m.model.givable(slot) && m.model.waiting(m.model.overlapping(slotRange(slot, 1))) {
 			free++
 		}
 	}
@@ -370,6 +414,7 @@ func TestPoolAgainstModel(t *testing.T) {
 			"transaction": m.transaction,
 			"reopen":      m.reload,
 			"stats":       m.checkStats,
+			"review":      func(*rapid.T) { m.pool.Review(); m.model.review() },
 			"traces": func(t *rapid.T) {
 				if len(m.model.entries) == 0 {
 					t.Skip("an empty ledger has no traces")

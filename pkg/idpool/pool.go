@@ -1,7 +1,6 @@
 package idpool
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -37,6 +36,8 @@ type Pool struct {
 	age     time.Duration
 	witness Witness
 	clock   clock.PassiveClock
+
+	reviewing sync.Mutex // held while Review works; before mu
 
 	mu       sync.RWMutex
 	table    *table // its extents never change and need no lock
@@ -89,19 +90,15 @@ func readBucket(b Bucket) (records []*record, cursor int, err error) {
 	return records, cursor, err
 }
 
-// fill puts the records into the empty table, the oldest first, because the
-// queues of resting ranges are ordered by age.
+// fill puts the records into the empty table.
 func (p *Pool) fill(records []*record) error {
-	slices.SortStableFunc(records, func(a, b *record) int {
-		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Range.Start, b.Range.Start))
-	})
 	now := p.clock.Now()
 	var errs []error
 	for _, r := range records {
 		if r.Since.After(now) {
 			r.Since = now // the clock was set back; an age must not be negative
 		}
-		e := p.table.newEntry(*r)
+		e := p.newEntry(*r)
 		if err := p.table.contradiction(e); err != nil {
 			errs = append(errs, err)
 			continue
@@ -169,10 +166,6 @@ func (p *Pool) entries() []*entry {
 		return true
 	})
 	p.mu.RUnlock()
-	byStart := func(a, b *entry) int { return cmp.Compare(a.Range.Start, b.Range.Start) }
-	if !slices.IsSortedFunc(entries, byStart) { // several entries share a slot
-		slices.SortFunc(entries, byStart)
-	}
 	return entries
 }
 
@@ -192,16 +185,8 @@ func (p *Pool) tell(e *entry) Allocation {
 		Sandboxes:   slices.Clone(e.Sandboxes),
 		Reservation: e.Name,
 		Since:       e.Since,
-		Traces:      p.traces(e),
+		Traces:      e.traces(),
 	}
-}
-
-// traces returns what keeps e from being given away, apart from its age.
-func (p *Pool) traces(e *entry) Trace {
-	if p.witness == nil || e.State != StateQuarantined {
-		return 0
-	}
-	return p.witness.Traces(e.Range, e.Since)
 }
 
 // rested says whether e has been in quarantine for the minimum age.

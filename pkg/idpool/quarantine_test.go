@@ -3,39 +3,9 @@ package idpool
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
 )
-
-// TestReclaimedRunsAreThoseOfTheWholeLook holds a search that asks for few traces against one that asks for all.
-func TestReclaimedRunsAreThoseOfTheWholeLook(t *testing.T) {
-	const ranges = 150
-	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		n := newNode(t, small(ranges))
-		for i := range ranges {
-			id := fmt.Sprint(i)
-			switch random.IntN(4) {
-			case 0: // it stays free
-			case 1:
-				n.mustClaim(PodUID(id), id, unit(i))
-			case 2:
-				n.witness[unit(i)] = TraceLayers
-				fallthrough
-			case 3:
-				n.mustClaim(PodUID(id), id, unit(i))
-				n.release(id)
-			}
-		}
-		n.cursor = int(unit(random.IntN(ranges)).Start / Unit)
-		for _, size := range []int{1, 2, 3, 5, 70} {
-			if got, want := n.reclaimableRunLocked(size), n.reclaimableLocked().findRun(n.cursor, size); got != want {
-				t.Fatalf("seed %d: a run of %d begins at slot %d, want %d", seed, size, got, want)
-			}
-		}
-	}
-}
 
 func TestQuarantineConditions(t *testing.T) {
 	n := newNode(t, small(1))

@@ -28,7 +28,7 @@ func (p *Pool) Release(b Bucket, sandbox string) error {
 			pl.count.Released = 1
 		}
 	}
-	pl.drop, pl.put = []*entry{e}, []*entry{p.table.newEntry(left)}
+	pl.drop, pl.put = []*entry{e}, []*entry{p.newEntry(left)}
 	if err := p.applyLocked(b, pl); err != nil {
 		return fmt.Errorf("release range %s of sandbox %s: %w", e.Range, sandbox, err)
 	}
@@ -45,14 +45,13 @@ func (p *Pool) Reap(b Bucket, limit int) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pl := newPlan()
-	for _, segment := range []Segment{SegmentKubelet, SegmentPool, SegmentExternal} {
-		for at := p.table.resting[segment].Front(); at != nil && len(pl.drop) < limit; at = at.Next() {
-			e := at.Value.(*entry)
-			if !p.rested(e) {
+	for shelf := range shelfCount {
+		for _, a := range p.table.resting.waiting[shelf].after(aged{}, limit-len(pl.drop)) {
+			if !p.rested(a.entry) {
 				break // all that follow are younger
 			}
-			if p.traces(e) == 0 {
-				pl.drop = append(pl.drop, e)
+			if p.askLocked(a.entry) == 0 {
+				pl.drop = append(pl.drop, a.entry)
 			}
 		}
 	}
@@ -69,10 +68,5 @@ func (p *Pool) Reap(b Bucket, limit int) (int, error) {
 func (p *Pool) Resting() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	for _, queue := range p.table.resting {
-		if queue.Len() > 0 {
-			return true
-		}
-	}
-	return false
+	return !p.table.resting.empty()
 }

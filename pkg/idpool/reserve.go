@@ -32,7 +32,7 @@ func (p *Pool) Reserve(b Bucket, name string, r Range) error {
 	}
 	pl := newPlan()
 	pl.drop = drop
-	pl.put = []*entry{p.table.newEntry(record{Range: r, State: StateReserved, Name: name, Since: p.clock.Now()})}
+	pl.put = []*entry{p.newEntry(record{Range: r, State: StateReserved, Name: name, Since: p.clock.Now()})}
 	pl.count.EarlyReleases = p.young(drop)
 	if err := p.applyLocked(b, pl); err != nil {
 		return fmt.Errorf("reserve range %s as %q: %w", r, name, err)
@@ -82,7 +82,7 @@ func (p *Pool) Unreserve(b Bucket, name string) error {
 	if err := p.claimable(e.Range); err == nil || errors.Is(err, ErrInvalid) {
 		left := e.record
 		left.State, left.Since = StateQuarantined, p.clock.Now()
-		pl.put = []*entry{p.table.newEntry(left)}
+		pl.put = []*entry{p.newEntry(left)}
 		pl.count.Released = 1
 	}
 	if err := p.applyLocked(b, pl); err != nil {
@@ -106,7 +106,7 @@ func (p *Pool) Discard(b Bucket, r Range, force bool) error {
 	case e.State != StateQuarantined:
 		return fmt.Errorf("discard range %s, which is %s: %w", r, e.State, ErrInUse)
 	}
-	if traces := p.traces(e); traces != 0 && !force {
+	if traces := p.askLocked(e); traces != 0 && !force {
 		return fmt.Errorf("discard range %s with traces: %s: %w", r, traces, ErrInUse)
 	}
 	pl := newPlan()

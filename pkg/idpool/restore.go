@@ -56,7 +56,7 @@ func (p *Pool) Rest(b Bucket, pod PodUID, r Range) (int, error) {
 	defer p.mu.Unlock()
 	pl, now := newPlan(), p.clock.Now()
 	for _, part := range p.freePartsLocked(r) {
-		pl.put = append(pl.put, p.table.newEntry(record{Range: part, State: StateQuarantined, Pod: pod, Since: now}))
+		pl.put = append(pl.put, p.newEntry(record{Range: part, State: StateQuarantined, Pod: pod, Since: now}))
 	}
 	if len(pl.put) == 0 {
 		return 0, nil

@@ -1,6 +1,9 @@
 package idpool
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // SegmentStats counts ranges of Unit ids. Capacity is the sum of the four that
 // follow it.
@@ -8,12 +11,13 @@ type SegmentStats struct {
 	Capacity    int
 	Free        int // free, or in quarantine and waiting only for its age
 	Allocated   int
-	Quarantined int // traces are left
+	Quarantined int // traces are left, or nobody has looked yet
 	Reserved    int
 
-	Waiting        int           // the part of Free that is still in quarantine
+	Waiting        int           // in quarantine for their age alone: the part of Free that is not quite
 	LargestFreeIDs uint64        // longest run of Free, in ids
 	OldestResting  time.Duration // age of the oldest range in quarantine, 0 for none
+	OldestHeld     time.Duration // and of those that count as Quarantined
 }
 
 // Counters count committed requests since Load.
@@ -46,7 +50,7 @@ type Stats struct {
 	Kubelet SegmentStats
 	Pool    SegmentStats
 	// External counts what entries occupy outside both segments; it has no
-	// Capacity and nothing Free.
+	// Capacity and nothing Free, so that what is Waiting there is no part of it.
 	External SegmentStats
 	Counters Counters
 }
@@ -57,95 +61,55 @@ type Stats struct {
 func (p *Pool) Stats() Stats {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	t := p.table
 	stats := Stats{Counters: p.counters}
-	ofPool, ofKubelet := *p.table.own, *p.table.theirs // what is free
-	stats.Pool.Capacity, stats.Kubelet.Capacity = ofPool.count(), ofKubelet.count()
-	uses := map[*entry]use{} // of entries with many slots, whose traces are looked up once
-	for slot := p.table.busy.next(0); slot >= 0; slot = p.table.busy.next(slot + 1) {
-		use := p.useLocked(slot, uses)
-		switch {
-		case ofPool.has(slot):
-			stats.Pool.count(use, slot, &ofPool)
-		case ofKubelet.has(slot):
-			stats.Kubelet.count(use, slot, &ofKubelet)
-		case use == useWaiting:
-			stats.External.Quarantined++ // nothing there is anybody's to give
-		default:
-			stats.External.count(use, slot, &ofPool)
-		}
+	var free, kubeletFree bitmap
+	for w := range wordCount {
+		own, theirs := t.own.words[w], t.theirs.words[w]
+		free.words[w] = stats.Pool.count(&t.usage, w, own)
+		kubeletFree.words[w] = stats.Kubelet.count(&t.usage, w, theirs)
+		stats.External.count(&t.usage, w, ^(own | theirs))
 	}
-	stats.Pool.free(&ofPool)
-	stats.Kubelet.free(&ofKubelet)
+	stats.Pool.LargestFreeIDs = uint64(free.longestRun()) * Unit
+	stats.Kubelet.LargestFreeIDs = uint64(kubeletFree.longestRun()) * Unit
+	stats.External.Capacity, stats.External.Free = 0, 0 // nothing there is anybody's to give
 	p.agesLocked(&stats)
 	return stats
 }
 
-// use is what a slot is used for, in the order of what keeps it from others
-// more.
-type use int
-
-const (
-	useWaiting use = iota
-	useHeld
-	useReserved
-	useAllocated
-)
-
-func (p *Pool) useLocked(slot int, known map[*entry]use) use {
-	strongest := useWaiting
-	for _, e := range p.table.slots[slot] {
-		this, ok := known[e]
-		if !ok {
-			this = p.use(e)
-		}
-		if !ok && e.Range.Length > Unit {
-			known[e] = this
-		}
-		strongest = max(strongest, this)
+// count adds those of the 64 slots of word w that are in mask, and returns which
+// of them are free.
+func (s *SegmentStats) count(u *usage, w int, mask uint64) (free uint64) {
+	left := mask
+	take := func(as use) int {
+		taken := left & u.in[as].words[w]
+		left &^= taken
+		return bits.OnesCount64(taken)
 	}
-	return strongest
-}
-
-// use is what an entry makes of its slots.
-func (p *Pool) use(e *entry) use {
-	switch {
-	case e.State == StateAllocated:
-		return useAllocated
-	case e.State == StateReserved:
-		return useReserved
-	case p.traces(e) != 0:
-		return useHeld
-	}
-	return useWaiting
-}
-
-// count counts a slot that is in use, and takes it out of free unless it only
-// waits for its age.
-func (s *SegmentStats) count(u use, slot int, free *bitmap) {
-	switch u {
-	case useWaiting:
-		s.Waiting++
-		return
-	case useHeld:
-		s.Quarantined++
-	case useReserved:
-		s.Reserved++
-	case useAllocated:
-		s.Allocated++
-	}
-	free.clear(slot)
-}
-
-func (s *SegmentStats) free(free *bitmap) {
-	s.Free, s.LargestFreeIDs = free.count(), uint64(free.longestRun())*Unit
+	s.Capacity += bits.OnesCount64(mask)
+	s.Allocated += take(useAllocated)
+	s.Reserved += take(useReserved)
+	s.Quarantined += take(useHeld)
+	free = left
+	s.Free += bits.OnesCount64(free)
+	s.Waiting += take(useWaiting)
+	return free
 }
 
 func (p *Pool) agesLocked(stats *Stats) {
-	for segment, s := range map[Segment]*SegmentStats{
+	of := map[Segment]*SegmentStats{
 		SegmentKubelet: &stats.Kubelet, SegmentPool: &stats.Pool, SegmentExternal: &stats.External,
-	} {
-		if oldest := p.table.resting[segment].Front(); oldest != nil {
-			s.OldestResting = p.clock.Since(oldest.Value.(*entry).Since)
+	}
+	age := func(q queue) time.Duration {
+		if oldest := q.oldest(); oldest != nil {
+			return p.clock.Since(oldest.Since)
 		}
+		return 0
+	}
+	for shelf := range shelfCount {
+		s := of[shelf.segment()]
+		held := age(p.table.resting.held[shelf])
+		s.OldestHeld = max(s.OldestHeld, held)
+		s.OldestResting = max(s.OldestResting, held, age(p.table.resting.waiting[shelf]))
 	}
 }

@@ -1,59 +1,77 @@
 package idpool
 
 import (
-	"container/list"
 	"fmt"
 	"slices"
+	"sync/atomic"
+
+	"k8s.io/utils/third_party/forked/golang/btree"
 )
 
-// entry is a record in memory. It never changes once it is in the table: a
-// change takes it out and puts another one in, which is also how a change is
-// undone.
+// entry is a record in memory. But for what was seen of it, it never changes once
+// it is in the table: a change takes it out and puts another one in, which is also
+// how a change is undone.
 type entry struct {
 	record
 	segment Segment
-	resting *list.Element // its place in table.resting; guarded by Pool.mu
+	shelf   shelf
+	reaches bool          // it touches a slot of table.own
+	seen    atomic.Uint32 // a Trace; changed in the table by table.judge alone, with Pool.mu
 }
+
+// traces is what kept the entry from being given away, apart from its age, when
+// the Witness was last asked.
+func (e *entry) traces() Trace { return Trace(e.seen.Load()) }
 
 // slots returns the first and the last slot that r touches.
 func slots(r Range) (first, last int) {
 	return int(r.Start / Unit), int((r.End() - 1) / Unit)
 }
 
-// table indexes the entries of the ledger. Entries do not overlap.
+// placed is an entry in the order of first ids.
+type placed struct {
+	start uint32
+	entry *entry
+}
+
+func (a placed) less(b placed) bool { return a.start < b.start }
+
+// table indexes the entries of the ledger. Entries do not overlap. Nothing that a
+// claim or an acquire asks of it takes longer for a larger ledger than the height
+// of a tree or the 1,024 words of a bitmap.
 type table struct {
 	extents []Range // the pool's own, merged
 	kubelet []Range // kubelet's, merged
 	own     *bitmap // slots that Acquire may give
 	theirs  *bitmap // slots that count as kubelet's
 
-	busy      bitmap  // slots that an entry touches
-	avail     *bitmap // slots of own that none touches
-	idle      bitmap  // slots of own that only quarantined entries touch
-	slots     [slotCount][]*entry
+	entries *btree.BTree[placed]
+	usage   usage
+	avail   bitmap // slots of own that no entry touches
+	open    bitmap // and those that only waiting entries touch
+
 	byPod     map[PodUID]*entry // allocated ones
 	bySandbox map[string]*entry
-	byName    map[string]*entry      // reservations
-	resting   map[Segment]*list.List // quarantined ones, the oldest first
+	byName    map[string]*entry // reservations
+	resting   quarantine
 }
 
 func newTable(extents, kubelet []Range) (*table, error) {
 	t := &table{
 		extents:   merge(extents),
 		kubelet:   merge(kubelet),
+		entries:   btree.New(treeDegree, placed.less),
+		usage:     newUsage(),
 		byPod:     map[PodUID]*entry{},
 		bySandbox: map[string]*entry{},
 		byName:    map[string]*entry{},
-		resting: map[Segment]*list.List{
-			SegmentKubelet: list.New(), SegmentPool: list.New(), SegmentExternal: list.New(),
-		},
+		resting:   newQuarantine(),
 	}
 	t.own, t.theirs = usable(t.extents), usable(t.kubelet)
 	if t.own.next(0) < 0 {
 		return nil, fmt.Errorf("extents %v hold no whole range of %d ids: %w", extents, Unit, ErrInvalid)
 	}
-	avail := *t.own
-	t.avail = &avail
+	t.avail, t.open = *t.own, *t.own
 	for slot := t.own.next(0); slot >= 0; slot = t.own.next(slot + 1) {
 		t.theirs.clear(slot)
 	}
@@ -73,52 +91,65 @@ func (t *table) segmentOf(r Range) Segment {
 	}
 }
 
-func (t *table) newEntry(r record) *entry {
-	return &entry{record: r, segment: t.segmentOf(r.Range)}
+// newEntry returns the entry of a record of which the Witness says traces.
+func (t *table) newEntry(r record, traces Trace) *entry {
+	e := &entry{record: r, segment: t.segmentOf(r.Range)}
+	e.seen.Store(uint32(traces))
+	first, last := slots(r.Range)
+	e.reaches = t.own.nextIn(first, last) >= 0
+	switch {
+	case e.segment == SegmentKubelet:
+		e.shelf = shelfKubelet
+	case e.segment == SegmentExternal:
+		e.shelf = shelfExternal
+	case t.wholeOwn(r.Range) < 0:
+		e.shelf = shelfScraps
+	}
+	return e
+}
+
+// wholeOwn returns the first slot of own that r covers as a whole, or -1.
+func (t *table) wholeOwn(r Range) int {
+	first, n := wholeSlots(r)
+	return t.own.nextIn(first, first+n-1)
 }
 
 // overlapping returns the entries that have an id in common with r, in order.
 func (t *table) overlapping(r Range) []*entry {
 	var found []*entry
-	first, last := slots(r)
-	for slot := first; slot <= last; slot++ {
-		for _, e := range t.slots[slot] {
-			if e.Range.Overlaps(r) && !slices.Contains(found, e) {
-				found = append(found, e)
-			}
-		}
+	if before := t.at(r.Start); before != nil && before.Range.Start < r.Start {
+		found = append(found, before)
 	}
+	t.entries.AscendGreaterOrEqual(placed{start: r.Start}, func(p placed) bool {
+		if uint64(p.start) >= r.End() {
+			return false
+		}
+		found = append(found, p.entry)
+		return true
+	})
 	return found
 }
 
 // at returns the entry that holds id, nil for none.
-func (t *table) at(id uint32) *entry {
-	for _, e := range t.slots[id/Unit] {
-		if e.Range.Contains(id) {
-			return e
+func (t *table) at(id uint32) (found *entry) {
+	t.entries.DescendLessOrEqual(placed{start: id}, func(p placed) bool {
+		if p.entry.Range.Contains(id) {
+			found = p.entry
 		}
-	}
-	return nil
+		return false
+	})
+	return found
 }
 
-// all calls fn once for each entry, in the order of slots, until it returns
-// false.
+// all calls fn once for each entry, in order, until it returns false.
 func (t *table) all(fn func(*entry) bool) {
-	for slot := t.busy.next(0); slot >= 0; slot = t.busy.next(slot + 1) {
-		for _, e := range t.slots[slot] {
-			if first, _ := slots(e.Range); first == slot && !fn(e) {
-				return
-			}
-		}
-	}
+	t.entries.Ascend(func(p placed) bool { return fn(p.entry) })
 }
 
 func (t *table) insert(e *entry) {
-	first, last := slots(e.Range)
-	for slot := first; slot <= last; slot++ {
-		t.slots[slot] = append(t.slots[slot], e)
-		t.index(slot)
-	}
+	t.entries.ReplaceOrInsert(placed{e.Range.Start, e})
+	t.usage.add(e.Range, e.use())
+	t.derive(e.Range)
 	for _, id := range e.Sandboxes {
 		t.bySandbox[id] = e
 	}
@@ -128,20 +159,14 @@ func (t *table) insert(e *entry) {
 	case StateReserved:
 		t.byName[e.Name] = e
 	case StateQuarantined:
-		e.resting = insertByAge(t.resting[e.segment], e)
+		t.resting.add(e)
 	}
 }
 
 func (t *table) remove(e *entry) {
-	first, last := slots(e.Range)
-	for slot := first; slot <= last; slot++ {
-		left := slices.DeleteFunc(t.slots[slot], func(o *entry) bool { return o == e })
-		if len(left) == 0 {
-			left = nil // 65,536 empty slices would keep their arrays
-		}
-		t.slots[slot] = left
-		t.index(slot)
-	}
+	t.entries.Delete(placed{start: e.Range.Start})
+	t.usage.remove(e.Range, e.use())
+	t.derive(e.Range)
 	for _, id := range e.Sandboxes {
 		delete(t.bySandbox, id)
 	}
@@ -151,32 +176,34 @@ func (t *table) remove(e *entry) {
 	case StateReserved:
 		delete(t.byName, e.Name)
 	case StateQuarantined:
-		t.resting[e.segment].Remove(e.resting)
-		e.resting = nil
+		t.resting.remove(e)
 	}
 }
 
-// index brings the bitmaps to what the slot's entries are.
-func (t *table) index(slot int) {
-	entries := t.slots[slot]
-	awake := func(e *entry) bool { return e.State != StateQuarantined }
-	t.busy.put(slot, len(entries) > 0)
-	t.avail.put(slot, len(entries) == 0 && t.own.has(slot))
-	t.idle.put(slot, len(entries) > 0 && t.own.has(slot) && !slices.ContainsFunc(entries, awake))
+// judge notes what the Witness says now of e, which is in the table and rests.
+func (t *table) judge(e *entry, traces Trace) {
+	if traces == e.traces() {
+		return
+	}
+	before := e.use()
+	t.resting.remove(e)
+	e.seen.Store(uint32(traces))
+	t.resting.add(e)
+	if after := e.use(); after != before {
+		t.usage.remove(e.Range, before)
+		t.usage.add(e.Range, after)
+		t.derive(e.Range)
+	}
 }
 
-// insertByAge keeps l ordered. Almost always e is the youngest; when a failed
-// transaction gives a reclaimed range back it is the oldest.
-func insertByAge(l *list.List, e *entry) *list.Element {
-	if front := l.Front(); front != nil && e.Since.Before(front.Value.(*entry).Since) {
-		return l.PushFront(e)
+// derive brings avail and open to what usage says of the slots that r touches.
+func (t *table) derive(r Range) {
+	first, last := slots(r)
+	for w := first / 64; w <= last/64; w++ {
+		kept, waiting := t.usage.word(w)
+		t.open.setWord(w, t.own.words[w]&^kept)
+		t.avail.setWord(w, t.own.words[w]&^(kept|waiting))
 	}
-	for at := l.Back(); at != nil; at = at.Prev() {
-		if !e.Since.Before(at.Value.(*entry).Since) {
-			return l.InsertAfter(e, at)
-		}
-	}
-	return l.PushFront(e)
 }
 
 // contradiction says why e cannot be in the table beside what is there, nil if

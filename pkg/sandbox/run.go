@@ -89,6 +89,7 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 	existed, err = m.tryReserve(ctx, &rec, false)
 	if idpool.NeedsScan(err) {
 		if err = m.opts.Look(ctx); err == nil {
+			m.opts.Pool.Review()
 			existed, err = m.tryReserve(ctx, &rec, true)
 		}
 	}

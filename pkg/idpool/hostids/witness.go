@@ -36,7 +36,7 @@ type Witness struct {
 // that it touches.
 type seen struct {
 	look   *Look
-	traces map[uint32]idpool.Trace
+	traces map[idpool.Trace]slotSet
 }
 
 // NewWitness returns a witness that has seen nothing yet.
@@ -64,15 +64,18 @@ func (w *Witness) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &seen{look: look, traces: map[uint32]idpool.Trace{}}
+	var mapped, used []idpool.Range
 	for _, n := range look.Namespaces {
-		s.note(idpool.TraceNamespace, n.UIDs...)
-		s.note(idpool.TraceNamespace, n.GIDs...)
+		mapped = append(append(mapped, n.UIDs...), n.GIDs...)
 	}
 	for _, h := range look.Holders {
-		s.note(idpool.TraceCredentials, idpool.Range{Start: h.ID, Length: 1})
+		used = append(used, idpool.Range{Start: h.ID, Length: 1})
 	}
-	s.note(idpool.TraceLayers, layers...)
+	s := &seen{look: look, traces: map[idpool.Trace]slotSet{
+		idpool.TraceNamespace:   newSlotSet(mapped),
+		idpool.TraceCredentials: newSlotSet(used),
+		idpool.TraceLayers:      newSlotSet(layers),
+	}}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen = s
@@ -86,7 +89,11 @@ func (w *Witness) Traces(r idpool.Range, released time.Time) idpool.Trace {
 		return idpool.TraceUnknown
 	}
 	var found idpool.Trace
-	forEachSlot(r, func(slot uint32) { found |= s.traces[slot] })
+	for trace, slots := range s.traces {
+		if slots.touches(r) {
+			found |= trace
+		}
+	}
 	return found
 }
 
@@ -102,19 +109,4 @@ func (w *Witness) last() *seen {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	return w.seen
-}
-
-func (s *seen) note(trace idpool.Trace, ranges ...idpool.Range) {
-	for _, r := range ranges {
-		forEachSlot(r, func(slot uint32) { s.traces[slot] |= trace })
-	}
-}
-
-func forEachSlot(r idpool.Range, fn func(slot uint32)) {
-	if r.Length == 0 {
-		return
-	}
-	for slot, last := r.Start/idpool.Unit, uint32((r.End()-1)/idpool.Unit); slot <= last; slot++ {
-		fn(slot)
-	}
 }
