@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/engine"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/idpool/hostids"
+	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/rebuild"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
@@ -26,6 +29,9 @@ func (r rebuilder) plan(ctx context.Context) (_ rebuild.Plan, opts idpool.Option
 	}
 	in := rebuild.Input{Pins: r.pins, Extents: extents(opts), Now: r.now}
 	if err := r.records(&in); err != nil {
+		return rebuild.Plan{}, opts, err
+	}
+	if err := r.pinned(ctx, &in); err != nil {
 		return rebuild.Plan{}, opts, err
 	}
 	if err := r.containerd(ctx, &in); err != nil {
@@ -103,4 +109,46 @@ func (r rebuilder) containerd(ctx context.Context, in *rebuild.Input) (err error
 func (r rebuilder) pins(id string) rebuild.Pins {
 	paths := sandbox.PathsOf(r.cfg.State, id)
 	return ns.Find(paths.Namespaces, ns.NetNSPath(id))
+}
+
+// pinned finds the sandboxes that have namespaces. What cannot be read of one becomes a note, for the others are to be made again all the same.
+func (r rebuilder) pinned(ctx context.Context, in *rebuild.Input) error {
+	entries, err := os.ReadDir(filepath.Dir(sandbox.PathsOf(r.cfg.State, "id").Dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for pinned namespaces: %w", err)
+	}
+	for _, entry := range entries {
+		s := rebuild.Pinned{ID: entry.Name(), Pins: r.pins(entry.Name())}
+		if s.Pins == (rebuild.Pins{}) {
+			continue
+		}
+		if err := completePinned(ctx, entry, &s); err != nil {
+			in.Damaged = append(in.Damaged, fmt.Errorf("sandbox %s: %w", s.ID, err))
+			continue
+		}
+		in.Pinned = append(in.Pinned, s)
+	}
+	return nil
+}
+
+func completePinned(ctx context.Context, entry fs.DirEntry, s *rebuild.Pinned) error {
+	info, err := entry.Info()
+	if err != nil {
+		return err
+	}
+	s.Made = info.ModTime()
+	pod, _, err := network.Attached(s.ID)
+	if err != nil {
+		return err
+	}
+	s.Pod = sandbox.Metadata{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
+	if s.Pins.User == "" {
+		return nil
+	}
+	m, err := ns.MappingOf(ctx, s.Pins.User)
+	if err != nil {
+		return err
+	}
+	s.Range = &idpool.Range{Start: m.HostID, Length: m.Length}
+	return nil
 }

@@ -155,8 +155,14 @@ func TestPluginsSeeThePod(t *testing.T) {
 	if t.Failed() {
 		t.Log(got)
 	}
+	if known, ok, err := Attached(pod.ID); err != nil || !ok || known.Name != pod.Name || known.Namespace != pod.Namespace || known.UID != pod.UID {
+		t.Errorf("CNI was told of %+v, %t, %v", known, ok, err)
+	}
 	if err := n.Teardown(t.Context(), Pod{ID: pod.ID}); err != nil {
 		t.Fatal(err)
+	}
+	if known, ok, err := Attached(pod.ID); ok || err != nil {
+		t.Errorf("disconnected, CNI still knows of %+v, %v", known, err)
 	}
 	if got := n.record("recorder", "DEL"); !strings.Contains(got, "K8S_POD_NAME="+pod.Name) || !strings.Contains(got, `"HostPort":5353`) {
 		t.Errorf("DEL was called with other arguments than ADD: %s", got)

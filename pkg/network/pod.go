@@ -38,14 +38,21 @@ type Pod struct {
 	CgroupParent string
 }
 
+// The CNI arguments that name a pod.
+const (
+	argNamespace = "K8S_POD_NAMESPACE"
+	argName      = "K8S_POD_NAME"
+	argUID       = "K8S_POD_UID"
+)
+
 // args are the pod's CNI_ARGS.
 func (p Pod) args() map[string]string {
 	return map[string]string{
 		"IgnoreUnknown":              "1",
-		"K8S_POD_NAMESPACE":          p.Namespace,
-		"K8S_POD_NAME":               p.Name,
+		argNamespace:                 p.Namespace,
+		argName:                      p.Name,
 		"K8S_POD_INFRA_CONTAINER_ID": p.ID,
-		"K8S_POD_UID":                p.UID,
+		argUID:                       p.UID,
 	}
 }
 

@@ -36,6 +36,56 @@ func (p *planner) fromNode() {
 	}
 }
 
+// fromPins puts records together for pods that have namespaces and nothing else: those whose containers were yet to come. Who they
+// are is known from their network.
+func (p *planner) fromPins() {
+	for _, s := range p.in.Pinned {
+		if slices.ContainsFunc(p.plan.Sandboxes, func(o Sandbox) bool { return o.ID == s.ID }) {
+			continue
+		}
+		p.addSandbox(Sandbox{p.bare(s), SourceNode})
+		if s.Pod.Name == "" {
+			p.note("sandbox %s has namespaces, and neither a copy of its record nor a container: whose pod it is cannot be known. "+
+				"It is recorded as not ready; remove it with crictl rmp %s when no pod misses it", s.ID, s.ID)
+			continue
+		}
+		p.note("sandbox %s of pod %s/%s has no copy of its record and no container: it is made of its namespaces, and not ready, so that it is made anew",
+			s.ID, s.Pod.Namespace, s.Pod.Name)
+	}
+}
+
+// bare is what its pins tell of a sandbox.
+func (p *planner) bare(s Pinned) sandbox.Record {
+	rec := sandbox.Record{
+		ID:        s.ID,
+		Phase:     sandbox.PhaseStopped,
+		CreatedAt: s.Made,
+		BootID:    p.in.BootID,
+		Range:     s.Range,
+		NetworkUp: s.Pins.Network != "",
+		Pins:      s.Pins,
+		Spec: sandbox.Spec{
+			Metadata: sandbox.Metadata{
+				Name:      cmp.Or(s.Pod.Name, s.ID),
+				Namespace: cmp.Or(s.Pod.Namespace, string(idpool.UnknownPod)),
+				UID:       cmp.Or(s.Pod.UID, string(idpool.UnknownPod)+"-"+s.ID),
+			},
+			Namespaces: sandbox.Namespaces{Network: podOrNode(s.Pins.Network), IPC: podOrNode(s.Pins.IPC), PID: podOrNode(s.Pins.PID)},
+		},
+	}
+	rec.Spec.Labels = podLabels(rec.Spec.Metadata)
+	if rec.Range != nil {
+		rec.Spec.Namespaces.User = &sandbox.UserNamespace{}
+	}
+	return rec
+}
+
+// podLabels are those by which kubelet asks for a pod's sandboxes: without them it would find the name taken when it makes the
+// pod anew, and not see by what.
+func podLabels(md sandbox.Metadata) map[string]string {
+	return map[string]string{container.LabelPodName: md.Name, container.LabelPodNamespace: md.Namespace, container.LabelPodUID: md.UID}
+}
+
 func sandboxOf(s container.StoredRecord) string {
 	if s.Spec == nil {
 		return ""
@@ -83,6 +133,7 @@ func (p *planner) sandbox(id string, s container.StoredRecord) sandbox.Record {
 			},
 		},
 	}
+	rec.Spec.Labels = podLabels(rec.Spec.Metadata)
 	if rec.NetworkUp {
 		rec.Spec.Namespaces.Network = sandbox.ModePod
 	}

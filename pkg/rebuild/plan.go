@@ -32,8 +32,9 @@ type Input struct {
 	// Stored is what containerd has, and Tasks what runs of it.
 	Stored []container.StoredRecord
 	Tasks  map[string]container.TaskState
-	// Pins tells which namespaces of a sandbox are pinned.
-	Pins func(id string) Pins
+	// Pins tells which namespaces of a sandbox are pinned, and Pinned are all sandboxes of which one is.
+	Pins   func(id string) Pins
+	Pinned []Pinned
 	// Look is what the node's processes use, and Layers whose ids own writable layers, by key.
 	Look   *hostids.Look
 	Layers map[string]idpool.Range
@@ -41,6 +42,18 @@ type Input struct {
 	Extents []idpool.Range
 	BootID  string
 	Now     time.Time
+}
+
+// Pinned is a sandbox that has namespaces on the node.
+type Pinned struct {
+	ID   string
+	Pins Pins
+	// Range is what its user namespace maps, nil for the host's ids.
+	Range *idpool.Range
+	// Made is when its directory was last changed, which is when its namespaces were made.
+	Made time.Time
+	// Pod is what CNI was told of it, empty where it was told nothing.
+	Pod sandbox.Metadata
 }
 
 // Sandbox is one to be recorded.
@@ -78,6 +91,7 @@ func Make(in Input) Plan {
 	}
 	p.copies()
 	p.fromNode()
+	p.fromPins()
 	slices.SortFunc(p.plan.Sandboxes, func(a, b Sandbox) int {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
 	})

@@ -138,7 +138,7 @@ func TestRecordsFromTheNode(t *testing.T) {
 	}
 	s := sandboxes[0]
 	if len(sandboxes) != 1 || s.ID != "s1" || s.Phase != sandbox.PhaseStopped || !s.NetworkUp || !s.ProcessUp || s.Pins.User != "/s1/user" ||
-		s.Spec.Metadata.Name != "a" || s.Spec.CgroupParent != "/pods/a" || !s.CreatedAt.Equal(start.Add(-time.Second)) || s.BootID != "boot" {
+		s.Spec.Metadata.Name != "a" || s.Spec.Labels[container.LabelPodUID] != "uid-a" || s.Spec.CgroupParent != "/pods/a" || !s.CreatedAt.Equal(start.Add(-time.Second)) || s.BootID != "boot" {
 		t.Errorf("sandboxes %+v", sandboxes)
 	}
 	if len(containers) != 2 || containers[0].State != container.StateRunning || containers[0].PID != 9 ||
@@ -160,6 +160,41 @@ func TestRecordsFromTheNodeAfterAReboot(t *testing.T) {
 	c.Spec.Linux.Namespaces[0].Path = ""
 	if _, sandboxes, _ := written(t, Make(in)); sandboxes[0].NetworkUp {
 		t.Errorf("a pod in the host's network: %+v", sandboxes)
+	}
+}
+
+// TestRecordsFromPins: pods with namespaces, and neither a copy of their record nor a container. Where CNI was told of one it keeps its
+// name, by which kubelet finds it.
+func TestRecordsFromPins(t *testing.T) {
+	in := input()
+	one, wide := slot(1), idpool.Range{Start: slot(4).Start, Length: 2 * idpool.Unit}
+	in.addSandbox("s0", "copied", &one)
+	in.Stored = []container.StoredRecord{stored("c1", "main", slot(2))} // of s1
+	pins := Pins{User: "/p/user", Network: "/p/net", IPC: "/p/ipc"}
+	in.Pinned = []Pinned{
+		{ID: "s0", Pins: pins, Range: &one, Made: start},
+		{ID: "s1", Pins: pins, Made: start},
+		{ID: "s2", Pins: pins, Range: &wide, Made: start.Add(time.Minute), Pod: sandbox.Metadata{Name: "p", Namespace: "ns", UID: "uid-p"}},
+		{ID: "s3", Pins: Pins{Network: "/p/net"}, Made: start.Add(2 * time.Minute)},
+	}
+	p := Make(in)
+	ledger, sandboxes, _ := written(t, p)
+	if got := ledgerText(ledger); got != "uid-copied allocated s0; uid-a allocated s1; uid-p allocated s2" || ledger[2].Range != wide {
+		t.Errorf("the ledger is %s, %v", got, ledger)
+	}
+	if len(sandboxes) != 4 || len(p.Resting) != 0 {
+		t.Fatalf("sandboxes %+v, resting %v", sandboxes, p.Resting)
+	}
+	named, nameless := sandboxes[2], sandboxes[3]
+	if named.Phase != sandbox.PhaseStopped || named.Pins != pins || !named.NetworkUp || named.Spec.Metadata.Name != "p" || named.BootID != "boot" ||
+		named.Spec.Namespaces.IPC != sandbox.ModePod || named.Spec.Namespaces.User == nil || named.Spec.Labels[container.LabelPodUID] != "uid-p" {
+		t.Errorf("of a pod that CNI knows: %+v", named)
+	}
+	if nameless.Range != nil || nameless.Spec.Namespaces.User != nil || nameless.Spec.Namespaces.IPC != sandbox.ModeNode || nameless.Spec.Metadata.UID != "unknown-s3" {
+		t.Errorf("of a pod that nobody knows: %+v", nameless)
+	}
+	if len(p.Notes) != 3 || !strings.Contains(p.Notes[1], "s2 of pod ns/p") || !strings.Contains(p.Notes[2], "crictl rmp s3") {
+		t.Errorf("notes %q", p.Notes)
 	}
 }
 

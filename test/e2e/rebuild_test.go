@@ -27,7 +27,7 @@ type busyNode struct {
 	containers []*nodetest.Container
 	writer     *nodetest.Container // logs a number ten times a second
 	exited     *nodetest.Container
-	mapped     []*nodetest.Pod // with a user namespace, the stopped one last
+	mapped     []*nodetest.Pod // with a user namespace, the one without containers and the stopped one last
 	dir        string          // the writer's volume
 
 	sandboxesBefore  map[string]*runtimeapi.PodSandboxStatus
@@ -47,9 +47,9 @@ func startBusyNode(t *testing.T) *busyNode {
 	}
 	own := n.RunPod(t, annotate)
 	claimed, host, sharing := n.RunPod(t, nodetest.Mapping(n.Kubelet().Start+4*65536)), n.RunPod(t, nodetest.HostUsers), n.RunPod(t, shareProcesses)
-	stopped := n.RunPod(t)
+	bare, stopped := n.RunPod(t), n.RunPod(t)
 	stopped.Stop(t)
-	n.mapped = []*nodetest.Pod{own, claimed, sharing, stopped}
+	n.mapped = []*nodetest.Pod{own, claimed, sharing, bare, stopped}
 	n.pods = append(n.mapped, host)
 	named := func(c *runtimeapi.ContainerConfig) {
 		c.Labels = map[string]string{"io.kubernetes.container.name": "writer", "tier": "front"}
@@ -186,11 +186,13 @@ func (n *busyNode) rebuild(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
+type rebuiltSandbox struct{ ID, Pod, UID, Phase, Range, Source string }
+
 // rebuiltPlan is the part of the command's JSON that tests look at.
 type rebuiltPlan struct {
 	Kept      string
 	Written   bool
-	Sandboxes []struct{ ID, Phase, Range, Source string }
+	Sandboxes []rebuiltSandbox
 	Resting   []struct{ Range, Why string }
 	Notes     []string
 }
@@ -275,13 +277,28 @@ func TestRebuildOfADestroyedDatabase(t *testing.T) {
 	}
 }
 
+// wantBareFound: of the pod without containers the pins tell its ids, and CNI's cache its name, which the daemon lists it by.
+func (n *busyNode) wantBareFound(t *testing.T, plan rebuiltPlan) {
+	t.Helper()
+	bare := n.mapped[3]
+	md := bare.Request.Config.Metadata
+	if !slices.ContainsFunc(plan.Sandboxes, func(s rebuiltSandbox) bool {
+		return s.ID == bare.ID && s.Pod == md.Namespace+"/"+md.Name && s.UID == md.Uid
+	}) {
+		t.Errorf("no sandbox %s of pod %s/%s among %+v", bare.ID, md.Namespace, md.Name, plan.Sandboxes)
+	}
+	if !slices.ContainsFunc(plan.Notes, func(note string) bool { return strings.Contains(note, bare.ID+" of pod "+md.Namespace+"/"+md.Name) }) {
+		t.Errorf("no note names the pod without containers: %q", plan.Notes)
+	}
+}
+
 // TestRebuildWithoutRecords: the copies of the records are gone too. What kernel and containerd tell is enough to keep each range
 // its pod's, and to stop and remove the pods.
 func TestRebuildWithoutRecords(t *testing.T) {
 	t.Parallel()
 	n := startBusyNode(t)
 	ranges := map[string]string{}
-	for _, pod := range n.mapped[:3] { // the other has nothing on the node any more
+	for _, pod := range n.mapped[:4] { // the other has nothing on the node any more
 		ranges[pod.ID] = fmt.Sprintf("%d:65536", pod.Range(t))
 	}
 	if err := n.Daemon.Kill9(); err != nil {
@@ -318,6 +335,7 @@ func TestRebuildWithoutRecords(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(ranges) {
 		t.Errorf("the ranges are %v, want %v", got, ranges)
 	}
+	n.wantBareFound(t, plan)
 	if !slices.ContainsFunc(plan.Notes, func(note string) bool { return strings.Contains(note, files[0]) }) {
 		t.Errorf("no note names the damaged file: %q", plan.Notes)
 	}
@@ -328,6 +346,9 @@ func TestRebuildWithoutRecords(t *testing.T) {
 		if want, runs := n.processesBefore[c.ID]; runs && c.PID(t) != want {
 			t.Errorf("container %s has process %d, had %d", c.ID, c.PID(t), want)
 		}
+	}
+	if st := n.mapped[3].Status(t); st.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY || !strings.HasPrefix(ranges[n.mapped[3].ID], fmt.Sprint(n.mapped[3].Range(t))+":") {
+		t.Errorf("the pod without containers is %+v, and had %s", st, ranges[n.mapped[3].ID])
 	}
 	for range 5 {
 		start := fmt.Sprintf("%d:65536", n.RunPod(t).Range(t))
