@@ -2,8 +2,8 @@
 #
 # image.sh DIR: make the virtual machine of the e2e-vm tier in DIR: vmlinuz, the
 # kernel of Debian's package for clouds, and root.img, a Debian with systemd and
-# that kernel's modules. Nothing is done when both exist and this script has
-# not changed since.
+# that kernel's modules. Nothing is done when both exist and neither this script nor
+# e2e.service has changed since.
 #
 # The kernel has NVMe disks, ext4 and the serial ports built in, so the
 # machine needs no initrd.
@@ -16,7 +16,8 @@ packages=systemd,systemd-sysv,dbus,iptables,nftables,apparmor,kmod,iproute2,libs
 packages+=,busybox-static,uidmap,procps,util-linux,e2fsprogs,xfsprogs,jq,strace,ca-certificates
 
 mkdir -p "$dir"
-stamp=$(sha256sum "$0" | cut -d' ' -f1)
+service=$(dirname "$0")/e2e.service
+stamp=$(cat "$0" "$service" | sha256sum | cut -d' ' -f1)
 if [[ -s $dir/vmlinuz && -s $dir/root.img && $(cat "$dir/stamp" 2>/dev/null) == "$stamp" ]]; then
     exit 0
 fi
@@ -34,8 +35,7 @@ tar -xf "$work/root.tar" -C "$work/root" --exclude './dev/*'
 rm "$work/root.tar"
 cp "$work"/root/boot/vmlinuz-* "$dir/vmlinuz"
 
-cp "$(dirname "$0")/e2e.service" "$work/root/etc/systemd/system/"
-install -m 0755 "$(dirname "$0")/guest.sh" "$work/root/usr/local/sbin/e2e-guest"
+cp "$service" "$work/root/etc/systemd/system/"
 ln -s ../e2e.service "$work/root/etc/systemd/system/multi-user.target.wants/e2e.service"
 ln -sf /dev/null "$work/root/etc/systemd/system/systemd-timesyncd.service"
 ln -sf /dev/null "$work/root/etc/systemd/system/apt-daily.timer"

@@ -6,6 +6,8 @@
 # E2E_VM_TIMEOUT (seconds) is over. The kernel's and systemd's messages go to
 # _output/e2e-vm.console.
 #
+# E2E_VM_CRASH_AFTER=seconds lets the kernel crash then, to see that this fails.
+#
 # Everything is emulated in software, so that it runs on machines without
 # virtualization; several times slower than the e2e tier.
 set -euo pipefail
@@ -19,8 +21,10 @@ hack/vm/image.sh "$vm"
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 mkdir -p "$work/payload/bin" "$work"/payload/test/{e2e,e2e-package}
-cp -L "$bin"/{userns-shim,userns-shim-init,containerd,containerd-shim-runc-v2,ctr,runc,probe,nriplugin} "$work/payload/bin/"
+cp -L "$bin"/{userns-shim,userns-shim-init,containerd,containerd-shim-runc-v2,ctr,runc,kubelet,probe,nriplugin} "$work/payload/bin/"
 cp -rL "$bin/cni" "$work/payload/bin/"
+cp hack/vm/guest.sh "$work/payload/"
+cp -r manifests "$work/payload/"
 cp -r "$bin"/{criu,criu-root,userdb,userdb-root} "$work/payload/bin/"
 for package in e2e e2e-package; do
     CGO_ENABLED=0 go test -c -trimpath -o "$work/payload/test/$package/tests" "./test/$package"
@@ -41,6 +45,7 @@ chmod +x "$work/payload/bin/e2e.test"
 {
     printf 'TEST_FLAGS=%q\n' "$*"
     printf 'TEST_TIMEOUT=%ss\n' "$((timeout - 60))"
+    printf 'CRASH_AFTER=%q\n' "${E2E_VM_CRASH_AFTER:-}"
 } >"$work/payload/settings"
 truncate -s 1G "$work/payload.img"
 mke2fs -q -F -t ext4 -d "$work/payload" "$work/payload.img"
@@ -49,11 +54,12 @@ mke2fs -q -F -t ext4 -d "$work/payload" "$work/payload.img"
 timeout --kill-after=10 "$timeout" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 \
     -nographic -no-reboot -nodefaults -snapshot \
     -kernel "$vm/vmlinuz" \
-    -append 'root=/dev/nvme0n1 rw console=ttyS0 psi=1 apparmor=1 security=apparmor panic=1 quiet systemd.show_status=no' \
+    -append 'root=/dev/nvme0n1 rw console=ttyS0 psi=1 apparmor=1 security=apparmor panic=1 oops=panic quiet systemd.show_status=no' \
     -drive file="$vm/root.img",if=none,id=root,format=raw -device nvme,drive=root,serial=root \
     -drive file="$work/payload.img",if=none,id=payload,format=raw -device nvme,drive=payload,serial=payload \
     -serial "file:$output/e2e-vm.console" -serial "file:$work/tests" </dev/null &
 machine=$!
+trap 'kill "$machine" 2>/dev/null || true; rm -rf -- "$work"' EXIT
 
 # The file of the second port is followed until the machine is gone.
 touch "$work/tests"
@@ -61,6 +67,9 @@ tail -f --pid="$machine" -n +1 "$work/tests" 2>/dev/null | grep --line-buffered 
     go tool test2json -t -p github.com/userns-shim/userns-shim/test/e2e || true
 status=0
 wait "$machine" || status=$?
+# User and system time tell what a machine that others use hides.
+times >"$work/times"
+echo "e2e-vm: ended after $SECONDS s; processor time $(tail -n 1 "$work/times")" >&2
 
 ended=$(sed -n 's/^E2E-VM-EXIT \([0-9]*\).*/\1/p' "$work/tests")
 if [[ -z $ended ]]; then

@@ -14,13 +14,13 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit"
 )
 
-// TestRelease makes a release for this architecture. The script itself builds everything twice and compares, and
+// TestRelease makes a release for both architectures. The script itself builds everything twice and compares, and
 // fails where a build depends on its directory, umask, time zone or locale.
 func TestRelease(t *testing.T) {
 	t.Parallel()
 	nfpm := testkit.RequireBin(t, "nfpm")
 	dir := filepath.Join(t.TempDir(), "release")
-	run(t, "env", "CACHE=warm", "VERSION="+older.program, "NFPM="+nfpm, "../../hack/release.sh", dir, thisArch)
+	run(t, "env", "CACHE=warm", "VERSION="+older.program, "NFPM="+nfpm, "../../hack/release.sh", dir)
 
 	sums, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
 	if err != nil {
@@ -39,10 +39,12 @@ func TestRelease(t *testing.T) {
 			t.Errorf("SHA256SUMS does not have %s: %s", e.Name(), sums)
 		}
 	}
-	if len(entries) != 5 {
-		t.Errorf("the release is %v, want .deb, .rpm, tarball, SBOM and sums", entries)
+	if len(entries) != 4*len(rpmArch)+1 {
+		t.Errorf("the release is %v, want sums and, for each architecture, .deb, .rpm, tarball and SBOM", entries)
 	}
-	checkBill(t, dir)
+	for arch := range rpmArch {
+		t.Run(arch, func(t *testing.T) { checkBill(t, dir, arch) })
+	}
 }
 
 func sum(data []byte) string {
@@ -51,9 +53,9 @@ func sum(data []byte) string {
 }
 
 // checkBill compares the SBOM with the programs in the tarball.
-func checkBill(t *testing.T, dir string) {
+func checkBill(t *testing.T, dir, arch string) {
 	t.Helper()
-	name := filepath.Join(dir, "userns-shim-"+older.packages+"-linux-"+thisArch)
+	name := filepath.Join(dir, "userns-shim-"+older.packages+"-linux-"+arch)
 	packed, err := os.Open(name + ".tar.gz")
 	if err != nil {
 		t.Fatal(err)
