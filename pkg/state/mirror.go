@@ -26,14 +26,31 @@ type Mirror struct {
 	known bool            // every other file was seen to be right
 }
 
-// mirrorSuffix is what the files' names end in; others are left alone.
-const mirrorSuffix = ".json"
+const (
+	// mirrorSuffix is what the files' names end in; others are left alone.
+	mirrorSuffix = ".json"
+	// unfinishedSuffix comes after it while a file is written.
+	unfinishedSuffix = ".new"
+)
 
-// OpenMirror makes the directory if need be. It is told what could not be written, which fails no transaction: the next change
-// of the same row, or Sync, tries again.
+// OpenMirror makes the directory if need be, and removes files that a killed process did not finish: nobody else may write
+// there. It is told what could not be written, which fails no transaction: the next change of the same row, or Sync, tries
+// again.
 func OpenMirror(dir string, failed func(error)) (*Mirror, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of records: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read records outside of the database: %w", err)
+	}
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), mirrorSuffix+unfinishedSuffix) {
+			continue
+		}
+		if err := removeIfThere(filepath.Join(dir, entry.Name())); err != nil {
+			return nil, fmt.Errorf("remove unfinished record outside of the database: %w", err)
+		}
 	}
 	return &Mirror{dir: dir, failed: failed, stale: map[string]bool{}}, nil
 }
@@ -60,7 +77,7 @@ func (m *Mirror) note(key string, err error) {
 
 // replaceFile gives the path new content at once.
 func replaceFile(path string, content []byte) error {
-	temporary := path + ".new"
+	temporary := path + unfinishedSuffix
 	if err := os.WriteFile(temporary, content, 0o600); err != nil {
 		return errors.Join(err, removeIfThere(temporary))
 	}

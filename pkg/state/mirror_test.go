@@ -116,6 +116,29 @@ func TestSyncMirror(t *testing.T) {
 }
 
 // TestMirrorThatCannotBeWritten fails no transaction, says so, and is made good.
+// TestFileThatAKillLeftUnfinished is gone when the mirror is opened next; the others stay.
+func TestFileThatAKillLeftUnfinished(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "guests")
+	m := openMirrored(t, filepath.Join(t.TempDir(), "db"), dir)
+	save(t, m.Table, guest{ID: "1", Room: "north"})
+	unfinished, other := filepath.Join(dir, "2.json.new"), filepath.Join(dir, "note.new")
+	for _, path := range []string{unfinished, other} {
+		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := state.OpenMirror(dir, func(err error) { t.Error(err) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(unfinished); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the unfinished file: %v, want none", err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("the file of another: %v", err)
+	}
+	m.want(t, 0, "1=north")
+}
+
 func TestMirrorThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "guests")
 	m := openMirrored(t, filepath.Join(t.TempDir(), "db"), dir)
