@@ -10,15 +10,18 @@ import (
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/pkg/idpool/foreign"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 )
 
 // foreignNode is where foreign owners of ids are looked for on this machine. The pods' own namespaces are pinned below the state directory.
 func foreignNode(stateDir string) foreign.Node {
+	pins := sandbox.PathsOf(stateDir, "*").Namespaces
 	return foreign.Node{
-		Root: "/",
-		Proc: "/proc",
-		Pins: filepath.Join(sandbox.PathsOf(stateDir, "*").Namespaces, "user"),
-		List: foreign.Getent("getent"),
+		Root:      "/",
+		Proc:      "/proc",
+		Pins:      filepath.Join(pins, "user"),
+		OtherPins: []string{filepath.Join(pins, "*"), filepath.Join(ns.NetNSDir, "cni-*")},
+		List:      foreign.Getent("getent"),
 	}
 }
 

@@ -103,7 +103,7 @@ func foreignFinding(o foreign.Owner) admin.Finding {
 	if o.Where != "" {
 		f.Message += "; " + o.Where
 	}
-	if o.Pod != "" || o.Kind.Running() {
+	if (o.Pod != "" || o.Kind.Running()) && o.Kind != foreign.KindPinCopy { // of which no process has an id
 		f.Severity = admin.SeverityError
 	}
 	f.Remedy = foreignRemedy(o)
@@ -113,6 +113,7 @@ func foreignFinding(o foreign.Owner) admin.Finding {
 var foreignWords = map[foreign.Kind]string{
 	foreign.KindNamespace:  "the user namespace of",
 	foreign.KindProcess:    "the",
+	foreign.KindPinCopy:    "a namespace of a pod that is gone, still mounted for",
 	foreign.KindUser:       "the user",
 	foreign.KindGroup:      "the group",
 	foreign.KindSubUID:     "in the list of subordinate uids",
@@ -130,6 +131,9 @@ func foreignRemedy(o foreign.Owner) string {
 		return "give it other ids, or take them out of idPool in the configuration: edit " + o.Where
 	case foreign.KindUser, foreign.KindGroup:
 		return "give it another id, or take these out of idPool in the configuration"
+	case foreign.KindPinCopy:
+		// No command to enter the pod's file system by: nsenter would run the pod's own umount, as the host's root.
+		return "it keeps no range from pods, but who enters it has the ids of the next one there: restart the pod of that process, or unmount it"
 	}
 	if o.Pod != "" {
 		return "end one of the two; userns-shim pool who " + fmt.Sprint(o.Range.Start) + " names the pod"

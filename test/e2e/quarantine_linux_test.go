@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 
+	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
@@ -132,7 +135,7 @@ func TestClaimOfARangeThatIsStillInUse(t *testing.T) {
 
 // TestForeignCopyOfAPinHoldsNoRange: a pod that has all of the host's file system mounted, as node-exporter has, has copies
 // of all pins there were at its start. The kernel takes those away with the pins' files. One that it has bound
-// elsewhere keeps the namespace alive, without a process, and its range is free all the same.
+// elsewhere keeps the namespace alive, without a process, and its range is free all the same. It is told of, and no copy that will go.
 func TestForeignCopyOfAPinHoldsNoRange(t *testing.T) {
 	t.Parallel()
 	n := ownNode(t, labnode.Options{PoolRanges: 1, Daemon: labnode.DaemonOptions{Quarantine: "0s"}})
@@ -156,12 +159,44 @@ func TestForeignCopyOfAPinHoldsNoRange(t *testing.T) {
 		}
 	}
 	wantCopies("/host/"+pin, "/tmp/copy")
+	wantCopiesTold(t, n, ids)
 	pod.Remove(t)
 	wantCopies("/tmp/copy")
+	wantCopiesTold(t, n, ids, fmt.Sprintf("process %d (", watcher.PID(t)), `at "/tmp/copy"`)
 	next := n.RunPod(t)
 	if got := next.IDs(t); got != ids {
 		t.Errorf("the next pod has %+v, want the %+v of the pod that is gone", got, ids)
 	}
 	next.Run(t, image).Exec(t, "true")
 	wantCopies("/tmp/copy")
+	wantCopiesTold(t, n, ids, "which a pod has too")
+	watcher.Exec(t, "umount", "/tmp/copy")
+	wantCopiesTold(t, n, ids)
+}
+
+// wantCopiesTold wants pool check and the metrics to tell of one copy of a namespace with the ids, in these words, or of none.
+func wantCopiesTold(t *testing.T, n *nodetest.Node, ids labnode.Extent, words ...string) {
+	t.Helper()
+	stdout, stderr, _ := poolCommand(t, n, "check", "--fresh", "-o", "json")
+	var check admin.Check
+	if err := json.Unmarshal([]byte(stdout), &check); err != nil {
+		t.Fatalf("%v: %s%s", err, stdout, stderr)
+	}
+	check.Findings = slices.DeleteFunc(check.Findings, func(f admin.Finding) bool { return f.Code != "foreign-pin-copy" })
+	if len(words) == 0 != (len(check.Findings) == 0) || len(check.Findings) > 1 {
+		t.Fatalf("told are %+v, want %q", check.Findings, words)
+	}
+	if got := metric(t, n, `userns_shim_idpool_foreign_owners{kind="pin-copy"}`); int(got) != len(check.Findings) {
+		t.Errorf("%g copies are in the metrics, %d are told of", got, len(check.Findings))
+	}
+	for _, f := range check.Findings {
+		if f.Start != ids.Start || f.Severity != admin.SeverityWarning || f.Remedy == "" {
+			t.Errorf("the finding is %+v", f)
+		}
+		for _, w := range words {
+			if !strings.Contains(f.Message, w) {
+				t.Errorf("%q does not say %q", f.Message, w)
+			}
+		}
+	}
 }

@@ -8,6 +8,8 @@ type Node struct {
 	Proc string
 	// Pins is a pattern of the paths at which the user namespaces of pods are pinned.
 	Pins string
+	// OtherPins are patterns of those at which pods' other namespaces are.
+	OtherPins []string
 	// List lists the name service; nil leaves it out.
 	List Lister
 }
@@ -15,7 +17,7 @@ type Node struct {
 // Sources are all that this package knows.
 func (n Node) Sources() []Source {
 	sources := []Source{
-		Processes(n.Proc, n.Pins), SubIDs(n.Root), NSResource(n.Root), Nspawn(n.Root), Storage(n.Root), LXC(n.Root),
+		Processes(n.Proc, n.Pins), PinCopies(n.Proc, n.Pins, n.OtherPins...), SubIDs(n.Root), NSResource(n.Root), Nspawn(n.Root), Storage(n.Root), LXC(n.Root),
 	}
 	if n.List != nil {
 		sources = append(sources, Names(n.List))

@@ -15,6 +15,7 @@ type Kind string
 const (
 	KindNamespace  Kind = "namespace"          // a user namespace that processes are in
 	KindProcess    Kind = "process"            // a process outside of such a namespace, by its credentials
+	KindPinCopy    Kind = "pin-copy"           // a namespace of a pod that is gone, mounted somewhere
 	KindUser       Kind = "user"               // of the name service
 	KindGroup      Kind = "group"              // likewise
 	KindSubUID     Kind = "subuid"             // a line of /etc/subuid
@@ -28,7 +29,7 @@ const (
 // Kinds are all of them.
 func Kinds() []Kind {
 	return []Kind{
-		KindNamespace, KindProcess, KindUser, KindGroup, KindSubUID, KindSubGID,
+		KindNamespace, KindProcess, KindPinCopy, KindUser, KindGroup, KindSubUID, KindSubGID,
 		KindNSResource, KindNspawn, KindStorage, KindLXC,
 	}
 }

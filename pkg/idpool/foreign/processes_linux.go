@@ -102,8 +102,11 @@ func (l *processLook) find(ctx context.Context, f *found) error {
 }
 
 // learnPins notes the namespaces of the pods.
-func (l *processLook) learnPins() error {
-	paths, err := filepath.Glob(l.pins)
+func (l *processLook) learnPins() error { return l.learn(l.pins) }
+
+// learn notes what is mounted at paths that match a pattern as the pods' own.
+func (l *processLook) learn(pattern string) error {
+	paths, err := filepath.Glob(pattern)
 	if err != nil {
 		return err
 	}
