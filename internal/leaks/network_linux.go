@@ -3,6 +3,7 @@ package leaks
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
@@ -11,6 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// dumpTries is how often a list of interfaces is asked for that changes meanwhile.
+const dumpTries = 10
+
 // addLinks lists the interfaces of the node's network namespace. Without a bridge of its own the node has
 // no pod network.
 func (s Scope) addLinks(inv Inventory) error {
@@ -18,9 +22,12 @@ func (s Scope) addLinks(inv Inventory) error {
 		return nil
 	}
 	var links []netlink.Link
-	err := s.Namespaces.Do(func() error {
-		var err error
-		links, err = netlink.LinkList()
+	err := s.Namespaces.Do(func() (err error) {
+		for range dumpTries {
+			if links, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+				break
+			}
+		}
 		return err
 	})
 	if err != nil {

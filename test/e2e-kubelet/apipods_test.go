@@ -75,7 +75,6 @@ func setDefaults(spec *corev1.PodSpec, node string) {
 	for i := range spec.Containers {
 		c := &spec.Containers[i]
 		c.TerminationMessagePath, c.TerminationMessagePolicy = corev1.TerminationMessagePathDefault, corev1.TerminationMessageReadFile
-		c.ImagePullPolicy = corev1.PullIfNotPresent
 	}
 }
 

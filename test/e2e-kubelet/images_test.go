@@ -17,7 +17,7 @@ func TestKubeletPullsImages(t *testing.T) {
 	const name = "pulled:by-kubelet"
 	digest := n.PushImage(t, name, labimage.Catalogue(n.Box())[labimage.User])
 	spec := fmt.Sprintf(`
-containers: [{name: main, image: %s, imagePullPolicy: IfNotPresent}]
+containers: [{name: main, image: %s}]
 `, n.Registry.Ref(name))
 	for _, hostUsers := range []bool{false, true} {
 		p := n.run(t, hostUsers, spec)

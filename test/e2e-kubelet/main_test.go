@@ -43,27 +43,14 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(nodetest.Main(m, finishShared))
 }
 
-func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		return m.Run() // every test says that it needs root
-	}
-	ctx := context.Background()
-	if err := labnode.Sweep(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "remove nodes of an earlier run:", err)
-		return 1
-	}
-	code := m.Run()
+func finishShared(ctx context.Context) error {
 	if shared.node == nil {
-		return code
+		return nil
 	}
-	if err := shared.node.finish(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: at the end of all tests:", err)
-		return 1
-	}
-	return code
+	return shared.node.finish(ctx)
 }
 
 // sharedNode returns the node that all tests share, and shows its logs if the test fails.
@@ -112,9 +99,12 @@ func startNode(t *testing.T, tools labnode.Tools) (*node, error) {
 	return n, nil
 }
 
-// defaults is a kubelet that draws its ranges from the subordinate ids of its user, as on a node that was installed by the book.
+// defaults is a kubelet that draws its ranges from the subordinate ids of its user, as on a node that was installed by the book. It looks at
+// logs more often than by default, and starts another file earlier.
 func (n *node) defaults() labnode.KubeletOptions {
-	return labnode.KubeletOptions{IDs: n.Kubelet(), Config: map[string]any{}}
+	return labnode.KubeletOptions{IDs: n.Kubelet(), Config: map[string]any{
+		"containerLogMonitorInterval": "3s", "containerLogMaxSize": "200Ki", "containerLogMaxFiles": 20,
+	}}
 }
 
 // finish ends the node and tells what all pods together have left behind.

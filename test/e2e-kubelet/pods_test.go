@@ -69,6 +69,11 @@ func (n *node) newPod(t testing.TB, hostUsers bool, spec string) *corev1.Pod {
 		t.Fatalf("decode pod: %v", err)
 	}
 	made.Spec.HostUsers = &hostUsers
+	for _, list := range [][]corev1.Container{made.Spec.InitContainers, made.Spec.Containers} {
+		for i := range list {
+			list[i].ImagePullPolicy = corev1.PullIfNotPresent // an image that is called latest is pulled each time otherwise
+		}
+	}
 	if made.Spec.TerminationGracePeriodSeconds == nil {
 		made.Spec.TerminationGracePeriodSeconds = ptr.To[int64](1) // the box's sleep ignores SIGTERM
 	}

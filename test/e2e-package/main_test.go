@@ -1,7 +1,6 @@
 package e2epackage
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/internal/testkit"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
 // packagesEnv names the directory with the packages of two versions, which make e2e-package makes before the tests;
@@ -31,13 +30,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() == 0 {
-		if err := labnode.Sweep(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "remove nodes of an earlier run:", err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
+	os.Exit(nodetest.Main(m, nil))
 }
 
 // file is the path of one file of a version.

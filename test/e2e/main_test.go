@@ -43,27 +43,14 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, kubeletStub(file))
 		return 1
 	}
-	if os.Geteuid() != 0 {
-		return m.Run() // every test says that it needs root
-	}
-	ctx := context.Background()
-	if err := labnode.Sweep(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "remove nodes of an earlier run:", err)
-		return 1
-	}
 	dir, err := os.MkdirTemp("", "userns-shim-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	shared.build = sync.OnceValues(func() (programs, error) { return buildPrograms(ctx, dir) })
-	code := m.Run()
-	if err := shared.close(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "close the shared node:", err)
-		return 1
-	}
-	return code
+	shared.build = sync.OnceValues(func() (programs, error) { return buildPrograms(context.Background(), dir) })
+	return nodetest.Main(m, shared.close)
 }
 
 // buildPrograms builds from source, so that what is tested is what stands there; with testkit.BinEnv set it
