@@ -55,6 +55,8 @@ func conflictWith(err error) string {
 		return ""
 	case errors.Is(err, idpool.ErrPodHolds):
 		return "held"
+	case errors.Is(err, sandbox.ErrHolderEnded):
+		return "ended"
 	case errors.Is(err, idpool.ErrForbidden):
 		return "host"
 	case errors.Is(err, idpool.ErrUnmappable):

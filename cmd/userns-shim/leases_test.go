@@ -8,6 +8,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/metrics"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
 )
 
 func conflict(s idpool.State) error {
@@ -33,6 +34,7 @@ func TestConflictWith(t *testing.T) {
 	for want, err := range map[string]error{
 		"":            nil,
 		"pod":         conflict(idpool.StateAllocated),
+		"ended":       fmt.Errorf("%w: %w", conflict(idpool.StateAllocated), sandbox.ErrHolderEnded),
 		"quarantine":  conflict(idpool.StateQuarantined),
 		"reservation": conflict(idpool.StateReserved),
 		"held":        fmt.Errorf("claim: %w", idpool.ErrPodHolds),

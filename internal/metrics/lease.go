@@ -9,9 +9,9 @@ import (
 // FailureReasons are why a pod gets no range.
 var FailureReasons = []string{"exhausted", "fragmented", "conflict", "invalid", "io"}
 
-// ConflictsWith are what a requested mapping meets. A pod is one that has the ids, quarantine a range that rests, held another
+// ConflictsWith are what a requested mapping meets. A pod is one that has the ids, ended one of which only stopped sandboxes have them, quarantine a range that rests, held another
 // range of the same pod, host ids that no pod is given, and kernel those that it cannot map.
-var ConflictsWith = []string{"pod", "quarantine", "reservation", "held", "host", "kernel"}
+var ConflictsWith = []string{"pod", "ended", "quarantine", "reservation", "held", "host", "kernel"}
 
 // leaseMetrics count requests for ranges. All of their series exist from the start, so that a rate over the first failure is seen.
 type leaseMetrics struct {

@@ -153,12 +153,31 @@ func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, look
 	if err == nil || !idpool.Remappable(err) || idpool.NeedsScan(err) && !looked {
 		return *requested, nil, err
 	}
+	err = m.noteEnded(err)
 	r, acquireErr := m.remap(ctx, bucket, rec, err)
 	return r, err, acquireErr
 }
 
+// ErrHolderEnded is in a conflict whose other pod has ended: its sandboxes are stopped. That is no disagreement about ids. kubelet
+// gives them to another pod as soon as its own has ended, and removes the sandbox up to a minute later.
+var ErrHolderEnded = errors.New("the sandbox has stopped and was not removed")
+
+// noteEnded adds ErrHolderEnded to the conflicts that it is about.
+func (m *Manager) noteEnded(err error) error {
+	var conflict *idpool.ConflictError
+	if !errors.As(err, &conflict) || conflict.Holder.State != idpool.StateAllocated || len(conflict.Holder.Sandboxes) == 0 {
+		return err
+	}
+	for _, id := range conflict.Holder.Sandboxes {
+		if holder, getErr := m.table.Get(id); getErr != nil || holder.Phase != PhaseStopped {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", err, ErrHolderEnded)
+}
+
 // remap gives the pod another range than the one that could not be claimed, where policy allows that: loudly, since
-// kubelet will not learn of it. A length that the pool cannot give, which only permissive claims have, is rounded up.
+// kubelet will not learn of it, unless that is what happens with kubelet now and then. A length that the pool cannot give, which only permissive claims have, is rounded up.
 func (m *Manager) remap(ctx context.Context, bucket *state.Raw, rec Record, conflict error) (idpool.Range, error) {
 	if m.opts.RejectConflicts {
 		return idpool.Range{}, errors.Join(ErrConflict, conflict)
@@ -169,7 +188,12 @@ func (m *Manager) remap(ctx context.Context, bucket *state.Raw, rec Record, conf
 	if err != nil {
 		return idpool.Range{}, fmt.Errorf("%w; acquire instead: %w", conflict, err)
 	}
-	klog.FromContext(ctx).Error(conflict, "Pod remapped to another range", "sandbox", rec.ID,
+	logger := klog.FromContext(ctx).WithValues("sandbox", rec.ID,
 		"pod", klog.KRef(rec.Spec.Metadata.Namespace, rec.Spec.Metadata.Name), "requested", *want, "range", r)
+	if errors.Is(conflict, ErrHolderEnded) {
+		logger.Info("Pod remapped to another range", "reason", conflict.Error())
+	} else {
+		logger.Error(conflict, "Pod remapped to another range")
+	}
 	return r, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -330,6 +331,23 @@ func TestClaimAndConflict(t *testing.T) {
 		}
 		if rec := n.mustRun(t, claim("terminal", 0xFFFF0000)); rec.Range.Start == 0xFFFF0000 {
 			t.Error("a pod has the range that the kernel cannot map")
+		}
+	})
+	t.Run("with a pod that has ended", func(t *testing.T) {
+		var conflicts []error
+		n := newNode(t, func(o *Options) {
+			o.ObserveLease = func(l Lease) { conflicts = append(conflicts, l.Conflict) }
+		})
+		holder := n.mustRun(t, claim("a", free))
+		n.mustRun(t, claim("b", free))
+		if err := n.Stop(t.Context(), holder.ID); err != nil {
+			t.Fatal(err)
+		}
+		if rec := n.mustRun(t, claim("c", free)); rec.Range.Start == free || !strings.Contains(rec.Remapped, ErrHolderEnded.Error()) {
+			t.Errorf("got %s, because %q", rec.Range, rec.Remapped)
+		}
+		if len(conflicts) != 3 || errors.Is(conflicts[1], ErrHolderEnded) || !errors.Is(conflicts[2], ErrHolderEnded) || !errors.Is(conflicts[2], idpool.ErrConflict) {
+			t.Errorf("the conflicts are %v: want one with a pod, and then one with a pod that has ended", conflicts)
 		}
 	})
 	t.Run("reject", func(t *testing.T) {

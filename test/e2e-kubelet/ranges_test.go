@@ -82,7 +82,8 @@ func (p *pod) wantExcuse(t testing.TB, has idMapping, remapped string) {
 		return
 	}
 	who := holder.FindStringSubmatch(remapped)
-	if who == nil || !p.node.Pool().Contains(has.HostID) {
+	ended := strings.Contains(remapped, "has stopped") || strings.Contains(remapped, "quarantined")
+	if who == nil || !ended || !p.node.Pool().Contains(has.HostID) {
 		t.Errorf("%s has %+v: %q", p.name, has, remapped)
 		return
 	}
