@@ -9,9 +9,9 @@ import (
 // ForeignKinds are what owners are, and ForeignSources where they are looked for, as in package foreign.
 var (
 	ForeignKinds = []string{
-		"namespace", "process", "user", "group", "subuid", "subgid", "nsresource", "nspawn", "containers-storage", "lxc",
+		"namespace", "process", "pin-copy", "user", "group", "subuid", "subgid", "nsresource", "nspawn", "containers-storage", "lxc",
 	}
-	ForeignSources = []string{"processes", "subordinate-ids", "nsresource", "nspawn", "containers-storage", "lxc", "name-service"}
+	ForeignSources = []string{"processes", "mounts", "subordinate-ids", "nsresource", "nspawn", "containers-storage", "lxc", "name-service"}
 )
 
 // ForeignScan is the outcome of one look for foreign owners of ids.
