@@ -110,20 +110,11 @@ func pauseSpec(box labimage.Box) labimage.Spec {
 	}
 }
 
-// criConfig makes the CRI plugin use the node's registry and network. Some machines lack CAP_SYS_RESOURCE, so it
-// must not lower oom_score_adj.
+// criConfig makes the CRI plugin use the node's registry and network.
 func criConfig(tools labnode.Tools, node *labnode.Node) string {
-	return fmt.Sprintf(`
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = %q
-[plugins.'io.containerd.cri.v1.images'.registry]
-  config_path = %q
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = [%q]
-  conf_dir = %q
-`, node.Registry.Ref(pauseImage), node.CertsDir, tools.CNI(), node.CNIConfDir())
+	return labnode.PluginConfig{
+		Sandbox: node.Registry.Ref(pauseImage), CertsDir: node.CertsDir, CNIBinDir: tools.CNI(), CNIConfDir: node.CNIConfDir(),
+	}.TOML()
 }
 
 func (l *lab) connect(ctx context.Context) error {

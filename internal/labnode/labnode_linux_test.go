@@ -155,26 +155,7 @@ func pushDemo(t *testing.T, world *labnode.World) (*labimage.Registry, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := labimage.NewRegistry(listener)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := registry.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	box, err := labimage.FindBox(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := labimage.Build(labimage.Catalogue(box)[labimage.Demo])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := registry.Push(t.Context(), labimage.Demo, img); err != nil {
-		t.Fatal(err)
-	}
+	registry := nodetest.ServeDemo(t, listener, labimage.Demo)
 	certs := t.TempDir()
 	if err := labimage.WriteHosts(certs, registry.Addr(), registry.Addr()); err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -83,6 +82,7 @@ func TestInstallOnAMachineWithSystemd(t *testing.T) {
 func newInstallMachine(t *testing.T) *installMachine {
 	t.Helper()
 	tools := nodetest.Tools(t)
+	t.Cleanup(func() { takeApart(t) })
 	for _, dir := range []string{"/etc/containerd", "/var/lib/kubelet", "/run/e2e"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -92,7 +92,8 @@ func newInstallMachine(t *testing.T) *installMachine {
 	if err := os.Symlink(tools.Path("runc"), "/usr/local/bin/runc"); err != nil {
 		t.Fatal(err)
 	}
-	m := &installMachine{kubelet: "/var/lib/kubelet/config.yaml", image: loopbackImage(t)}
+	// The demo image does for a sandbox's too.
+	m := &installMachine{kubelet: "/var/lib/kubelet/config.yaml", image: nodetest.ServeDemo(t, nil, labimage.Demo).Ref(labimage.Demo)}
 	dir, err := os.MkdirTemp("/tmp", "uslc-")
 	if err != nil {
 		t.Fatal(err)
@@ -114,34 +115,15 @@ func newInstallMachine(t *testing.T) *installMachine {
 	return m
 }
 
-// loopbackImage serves the demo image, which does for a sandbox's too.
-func loopbackImage(t *testing.T) string {
+// takeApart removes what an uninstallation keeps and what the test itself adds, for the tests after it.
+func takeApart(t *testing.T) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const script = `systemctl stop kubelet userns-shim
+rm -rf /etc/systemd/system/kubelet.service /etc/containerd /var/lib/kubelet /etc/userns-shim /var/lib/userns-shim/install /usr/local/bin/runc
+systemctl daemon-reload`
+	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+		t.Errorf("take the machine apart: %v: %s", err, out)
 	}
-	registry, err := labimage.NewRegistry(listener)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := registry.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	box, err := labimage.FindBox(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := labimage.Build(labimage.Catalogue(box)[labimage.Demo])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := registry.Push(t.Context(), labimage.Demo, img); err != nil {
-		t.Fatal(err)
-	}
-	return registry.Ref(labimage.Demo)
 }
 
 func (m *installMachine) copyConfig(t *testing.T) {

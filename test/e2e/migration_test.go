@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"reflect"
@@ -138,17 +137,9 @@ func (m *migration) setPlugin(t *testing.T, on bool) {
 	err := m.Containerd.Configure(func(o *labnode.ContainerdOptions) {
 		o.WithCRI, o.ExtraConfig = on, ""
 		if on {
-			o.ExtraConfig = fmt.Sprintf(`
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = %q
-[plugins.'io.containerd.cri.v1.images'.registry]
-  config_path = %q
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = [%q]
-  conf_dir = %q
-`, m.pause, m.CertsDir, nodetest.Tools(t).CNI(), m.CNIConfDir())
+			o.ExtraConfig = labnode.PluginConfig{
+				Sandbox: m.pause, CertsDir: m.CertsDir, CNIBinDir: nodetest.Tools(t).CNI(), CNIConfDir: m.CNIConfDir(),
+			}.TOML()
 		}
 	})
 	if err != nil {

@@ -207,31 +207,10 @@ func pauseImage(t *testing.T, world *labnode.World) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := labimage.NewRegistry(listener)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := registry.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	box, err := labimage.FindBox(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := labimage.Build(labimage.Catalogue(box)[labimage.Demo])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := registry.Push(t.Context(), "pause:latest", img); err != nil {
-		t.Fatal(err)
-	}
-	return registry.Ref("pause:latest")
+	return nodetest.ServeDemo(t, listener, "pause:latest").Ref("pause:latest")
 }
 
-// criConfig gives the CRI plugin a network of one bridge. Where the machine lacks CAP_SYS_RESOURCE the
-// plugin must not lower oom_score_adj.
+// criConfig gives the CRI plugin a network of one bridge.
 func criConfig(t *testing.T, tools labnode.Tools, dir, pause string) string {
 	t.Helper()
 	confDir := filepath.Join(dir, "net.d")
@@ -243,13 +222,5 @@ func criConfig(t *testing.T, tools labnode.Tools, dir, pause string) string {
 	if err := os.WriteFile(filepath.Join(confDir, "10-cri.conflist"), []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf(`
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = %q
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = [%q]
-  conf_dir = %q
-`, pause, tools.CNI(), confDir)
+	return labnode.PluginConfig{Sandbox: pause, CNIBinDir: tools.CNI(), CNIConfDir: confDir}.TOML()
 }

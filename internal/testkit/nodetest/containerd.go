@@ -3,6 +3,7 @@ package nodetest
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -91,6 +92,32 @@ func StartRegistry(t testing.TB) *Registry {
 		t.Fatal(err)
 	}
 	return &Registry{Registry: registry, CertsDir: certs, Digests: digests}
+}
+
+// ServeDemo serves the demo image under a name until the test ends. A nil listener is a new one on loopback.
+func ServeDemo(t testing.TB, listener net.Listener, name string) *labimage.Registry {
+	t.Helper()
+	registry, err := labimage.NewRegistry(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := registry.Close(); err != nil {
+			t.Errorf("close registry: %v", err)
+		}
+	})
+	box, err := labimage.FindBox(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := labimage.Build(labimage.Catalogue(box)[labimage.Demo])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := registry.Push(t.Context(), name, img); err != nil {
+		t.Fatal(err)
+	}
+	return registry
 }
 
 // showLog shows what is added to a log until the test ends, the last of it, if the test fails.
