@@ -61,7 +61,7 @@ func (p *Pool) odd(e *entry) []Finding {
 	}
 	var found []Finding
 	note := func(k FindingKind) { found = append(found, Finding{Kind: k, Range: e.Range, Pod: e.Pod}) }
-	if e.segment == SegmentExternal {
+	if e.segment() == SegmentExternal {
 		note(FindingOutside)
 	}
 	if p.claims == ClaimsStrict && p.claimable(e.Range) != nil {

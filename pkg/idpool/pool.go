@@ -141,6 +141,13 @@ func (p *Pool) Extents(segment Segment) []Range {
 	return nil
 }
 
+// Len returns how many entries there are.
+func (p *Pool) Len() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.table.entries.Len()
+}
+
 // List returns all entries, ordered by their first id.
 func (p *Pool) List() []Allocation { return slices.Collect(p.All()) }
 
@@ -180,7 +187,7 @@ func (p *Pool) tell(e *entry) Allocation {
 	return Allocation{
 		Range:       e.Range,
 		State:       e.State,
-		Segment:     e.segment,
+		Segment:     e.segment(),
 		Pod:         e.Pod,
 		Sandboxes:   slices.Clone(e.Sandboxes),
 		Reservation: e.Name,

@@ -91,6 +91,11 @@ func decodeRecord(key string, value []byte) (*record, error) {
 	if problem := r.problem(); problem != "" {
 		return nil, fmt.Errorf("record %q: %s: %w", key, problem, ErrCorrupt)
 	}
+	for _, known := range []State{StateAllocated, StateQuarantined, StateReserved} {
+		if r.State == known {
+			r.State = known // one text for all records, not one each
+		}
+	}
 	return &r, nil
 }
 

@@ -13,8 +13,7 @@ import (
 // how a change is undone.
 type entry struct {
 	record
-	segment Segment
-	shelf   shelf
+	shelf   shelf         // where it lies, or would lie in quarantine
 	reaches bool          // it touches a slot of table.own
 	seen    atomic.Uint32 // a Trace; changed in the table by table.judge alone, with Pool.mu
 }
@@ -22,6 +21,8 @@ type entry struct {
 // traces is what kept the entry from being given away, apart from its age, when
 // the Witness was last asked.
 func (e *entry) traces() Trace { return Trace(e.seen.Load()) }
+
+func (e *entry) segment() Segment { return e.shelf.segment() }
 
 // slots returns the first and the last slot that r touches.
 func slots(r Range) (first, last int) {
@@ -93,17 +94,19 @@ func (t *table) segmentOf(r Range) Segment {
 
 // newEntry returns the entry of a record of which the Witness says traces.
 func (t *table) newEntry(r record, traces Trace) *entry {
-	e := &entry{record: r, segment: t.segmentOf(r.Range)}
+	e := &entry{record: r}
 	e.seen.Store(uint32(traces))
 	first, last := slots(r.Range)
 	e.reaches = t.own.nextIn(first, last) >= 0
-	switch {
-	case e.segment == SegmentKubelet:
+	switch t.segmentOf(r.Range) {
+	case SegmentKubelet:
 		e.shelf = shelfKubelet
-	case e.segment == SegmentExternal:
+	case SegmentExternal:
 		e.shelf = shelfExternal
-	case t.wholeOwn(r.Range) < 0:
-		e.shelf = shelfScraps
+	default:
+		if t.wholeOwn(r.Range) < 0 {
+			e.shelf = shelfScraps
+		}
 	}
 	return e
 }
@@ -168,15 +171,23 @@ func (t *table) remove(e *entry) {
 	t.usage.remove(e.Range, e.use())
 	t.derive(e.Range)
 	for _, id := range e.Sandboxes {
-		delete(t.bySandbox, id)
+		deleteFrom(&t.bySandbox, id)
 	}
 	switch e.State {
 	case StateAllocated:
-		delete(t.byPod, e.Pod)
+		deleteFrom(&t.byPod, e.Pod)
 	case StateReserved:
-		delete(t.byName, e.Name)
+		deleteFrom(&t.byName, e.Name)
 	case StateQuarantined:
 		t.resting.remove(e)
+	}
+}
+
+// deleteFrom deletes the key. A map never gives memory back, so an empty one is
+// replaced: one of 65,534 entries has 4 MiB.
+func deleteFrom[K comparable](m *map[K]*entry, key K) {
+	if delete(*m, key); len(*m) == 0 {
+		*m = map[K]*entry{}
 	}
 }
 

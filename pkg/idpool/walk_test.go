@@ -45,7 +45,7 @@ func walk(p *Pool) *walked {
 }
 
 func (w *walked) rest(e *entry, reaches, whole bool) {
-	shelf := map[Segment]shelf{SegmentPool: shelfScraps, SegmentKubelet: shelfKubelet, SegmentExternal: shelfExternal}[e.segment]
+	shelf := map[Segment]shelf{SegmentPool: shelfScraps, SegmentKubelet: shelfKubelet, SegmentExternal: shelfExternal}[e.segment()]
 	if shelf == shelfScraps && whole {
 		shelf = shelfPool
 	}

@@ -1,8 +1,10 @@
 package reconcile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/userns-shim/userns-shim/pkg/idpool"
@@ -19,52 +21,94 @@ type mismatch struct {
 	has *sandbox.Record
 }
 
-// compareLedger returns what ledger and records disagree about, in the order of ids.
-func compareLedger(entries []idpool.Allocation, records []sandbox.Record) []mismatch {
-	given := map[string]*idpool.Allocation{}
-	for _, e := range entries {
-		for _, id := range e.Sandboxes {
-			given[id] = &e
-		}
+// place orders mismatches. The zero value is before all.
+type place struct {
+	start   uint32
+	sandbox string
+}
+
+func (m *mismatch) place() place {
+	if m.given != nil {
+		return place{m.given.Range.Start, m.sandbox}
+	}
+	return place{m.has.Range.Start, m.sandbox}
+}
+
+func (p place) compare(o place) int {
+	return cmp.Or(cmp.Compare(p.start, o.start), cmp.Compare(p.sandbox, o.sandbox))
+}
+
+// compareLedger returns the first mismatches after a place, in order, and no more than limit. Entries come in the order of
+// ids, each with its sandboxes: of a ledger of which nothing is right it need not hold all at once.
+func compareLedger(entries iter.Seq[idpool.Allocation], records []sandbox.Record, after place, limit int) []mismatch {
+	left := make(map[string]*sandbox.Record, len(records)) // of which no entry was seen
+	for i := range records {
+		left[records[i].ID] = &records[i]
 	}
 	var found []mismatch
-	for _, rec := range records {
-		e := given[rec.ID]
-		delete(given, rec.ID)
-		switch {
-		case e == nil && rec.Range == nil:
-		case rec.Range == nil:
-			found = append(found, mismatch{sandbox: rec.ID, given: e})
-		case e == nil || e.Range != *rec.Range:
-			found = append(found, mismatch{sandbox: rec.ID, given: e, has: &rec})
+	note := func(m mismatch) {
+		if m.place().compare(after) > 0 {
+			found = append(found, m)
 		}
 	}
-	for id, e := range given {
-		found = append(found, mismatch{sandbox: id, given: e})
-	}
-	slices.SortFunc(found, func(a, b mismatch) int {
-		if a.sandbox < b.sandbox {
-			return -1
+	for e := range entries {
+		enough := len(found) >= limit
+		for _, id := range e.Sandboxes {
+			rec := left[id]
+			delete(left, id)
+			if rec != nil && rec.Range == nil {
+				rec = nil
+			}
+			if !enough && (rec == nil || *rec.Range != e.Range) {
+				given := e
+				note(mismatch{sandbox: id, given: &given, has: rec})
+			}
 		}
-		return 1
-	})
-	return found
+	}
+	for id, rec := range left {
+		if rec.Range != nil {
+			note(mismatch{sandbox: id, has: rec})
+		}
+	}
+	slices.SortFunc(found, func(a, b mismatch) int { return a.place().compare(b.place()) })
+	return found[:min(len(found), limit)]
+}
+
+func (r *Reconciler) mismatches(after place, limit int) []mismatch {
+	return compareLedger(r.opts.Pool.All(), r.opts.Sandboxes.All(), after, limit)
 }
 
 // errNothing rolls back a transaction that has changed nothing.
 var errNothing = errors.New("nothing to change")
 
+// repairBatch bounds a transaction that repairs the ledger: of every page that one changes the database keeps a copy in memory.
+const repairBatch = 4096
+
 // ledger compares and repairs. Outside of a transaction, one that is under way shows in the ledger already and not in the
 // records; so what looks wrong is compared again where none is open.
 func (r *Reconciler) ledger() ([]Finding, error) {
-	if len(compareLedger(r.opts.Pool.List(), r.opts.Sandboxes.All())) == 0 {
-		return nil, nil
-	}
 	var found []Finding
-	err := r.opts.DB.Update(func(tx *state.Tx) error {
-		found = nil
+	var last place
+	for len(r.mismatches(last, 1)) > 0 {
+		batch, repaired, err := r.repairBatch(last)
+		if err != nil {
+			return found, fmt.Errorf("repair the ledger: %w", err)
+		}
+		found = append(found, repaired...)
+		if len(batch) < repairBatch {
+			break
+		}
+		last = batch[len(batch)-1].place()
+	}
+	return found, nil
+}
+
+// repairBatch repairs what it finds after a place, in one transaction.
+func (r *Reconciler) repairBatch(after place) (batch []mismatch, found []Finding, err error) {
+	err = r.opts.DB.Update(func(tx *state.Tx) error {
 		changed := false
-		for _, m := range compareLedger(r.opts.Pool.List(), r.opts.Sandboxes.All()) {
+		batch = r.mismatches(after, repairBatch)
+		for _, m := range batch {
 			fs, err := r.repairLedger(tx.Raw(sandbox.PoolBucket), m)
 			if err != nil {
 				return err
@@ -78,9 +122,9 @@ func (r *Reconciler) ledger() ([]Finding, error) {
 		return nil
 	})
 	if err != nil && !errors.Is(err, errNothing) {
-		return nil, fmt.Errorf("repair the ledger: %w", err)
+		return nil, nil, err
 	}
-	return found, nil
+	return batch, found, nil
 }
 
 // repairLedger makes the ledger say what the records say.

@@ -163,7 +163,27 @@ func (r *Reconciler) keep(ctx context.Context, report Report) Report {
 		klog.FromContext(ctx).Info("More id ranges leaked; pool check tells of what is left", "count", told-logged)
 	}
 	r.last = report
+	r.last.Findings = remembered(report.Findings)
 	return report
+}
+
+// rememberedRepairs is how many findings that were repaired are kept until the next run: nothing but a look at them needs
+// them, and there can be one of every range.
+const rememberedRepairs = 1000
+
+// remembered returns the findings that are left, and the first ones that were repaired.
+func remembered(found []Finding) []Finding {
+	var kept []Finding
+	repaired := 0
+	for _, f := range found {
+		if f.Repaired() {
+			repaired++
+		}
+		if !f.Repaired() || repaired <= rememberedRepairs {
+			kept = append(kept, f)
+		}
+	}
+	return kept
 }
 
 func logFinding(ctx context.Context, f Finding) {
@@ -175,7 +195,7 @@ func logFinding(ctx context.Context, f Finding) {
 	logger.Info("Leaked id range is left as it is", "remedy", f.Remedy)
 }
 
-// Findings returns what the last run found, what it repaired included.
+// Findings returns what the last run found, what it repaired included; of many repairs the first ones.
 func (r *Reconciler) Findings() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,8 +84,8 @@ func scalePod(slot int) idpool.PodUID {
 func scaleSandbox(slot int) string { return fmt.Sprintf("%064x", slot) }
 
 const (
-	// recordsStart and recordsLimit are what a daemon may take for a record of every range: of processor time until it serves,
-	// and of memory beyond that of a daemon without records.
+	// recordsStart and recordsLimit are what a daemon may take for a record of every range: of time until it serves, and of memory
+	// beyond that of a daemon without records.
 	recordsStart = 2 * time.Second
 	recordsLimit = 64 << 20
 	// leakedStart is for a start that finds every range leaked and repairs it.
@@ -108,9 +110,10 @@ func TestEveryRange(t *testing.T) {
 	})
 	started := use(t, n)
 	t.Logf("without records %v", empty)
-	t.Logf("with records %v, %v until it served", started, took.Round(time.Millisecond))
-	if started.CPU > recordsStart {
-		t.Errorf("the start takes %v of processor time, want at most %v", started.CPU, recordsStart)
+	t.Logf("with records %v, %v until it served, %v of which a thread waited for a processor", started, took.Round(time.Millisecond), started.Waited.Round(time.Millisecond))
+	// What others do on the machine is no time of the start: a thread of it waits meanwhile.
+	if took -= started.Waited; started.CPU > recordsStart || took > recordsStart {
+		t.Errorf("the start takes %v, and %v of processor time, want at most %v", took, started.CPU, recordsStart)
 	}
 	pod := n.RunPod(t, named("last"))
 	if got := pod.Range(t); got != n.Pool().Start {
@@ -128,19 +131,19 @@ func TestEveryRange(t *testing.T) {
 		wantStatusPage(t, n)
 		page := use(t, n)
 		t.Logf("list %v, metrics %v, status page %v; then %v", list.CPU-before.CPU, scraped.CPU-list.CPU, page.CPU-scraped.CPU, page)
-		if grown := int64(page.Anon) - int64(empty.Anon); grown > recordsLimit {
-			t.Errorf("the records take %.1f MiB", mib(uint64(grown)))
-		}
+		wantMemory(t, empty, page)
 	}
 }
 
 // TestEveryRangeLeaked: a start that finds no sandbox for any range repairs all of them, at a price that is known.
 func TestEveryRangeLeaked(t *testing.T) {
 	n := everyRangeNode(t)
+	empty := use(t, n)
 	took := setLedger(t, n, func(p *idpool.Pool, b idpool.Bucket, slot int, r idpool.Range) error {
 		return p.Claim(b, scalePod(slot), scaleSandbox(slot), r)
 	})
 	used := use(t, n)
+	t.Logf("without records %v", empty)
 	t.Logf("%v until it served, %v", took.Round(time.Millisecond), used)
 	if used.CPU > leakedStart {
 		t.Errorf("the start takes %v of processor time, want at most %v", used.CPU, leakedStart)
@@ -152,6 +155,18 @@ func TestEveryRangeLeaked(t *testing.T) {
 		if r.State == "allocated" {
 			t.Fatalf("%+v is allocated to a sandbox that does not exist", r)
 		}
+	}
+	wantStatusPage(t, n)
+	used = use(t, n)
+	t.Logf("after list and status page %v", used)
+	wantMemory(t, empty, used)
+}
+
+// wantMemory holds what the records of all ranges take, by what the daemon uses without and with them.
+func wantMemory(t *testing.T, empty, with usage) {
+	t.Helper()
+	if grown := int64(with.Anon) - int64(empty.Anon); grown > recordsLimit {
+		t.Errorf("the records take %.1f MiB, want at most %.0f", mib(uint64(grown)), mib(recordsLimit))
 	}
 }
 
@@ -171,18 +186,30 @@ func listEntries(t *testing.T, n *nodetest.Node) (ranges []admin.Range) {
 	return ranges
 }
 
-// wantSum holds that the metrics know of as many ranges as there are entries. Those that only wait for their age count
-// as free.
+// wantSum holds that one scrape of the metrics knows of as many ranges as there are entries. Those that only wait for
+// their age count as free.
 func wantSum(t *testing.T, n *nodetest.Node, want int) {
 	t.Helper()
-	sum := 0
-	for _, segment := range []string{"pool", "kubelet", "external"} {
-		for _, state := range []string{"free", "allocated", "quarantined", "reserved", "external"} {
-			sum += int(metric(t, n, fmt.Sprintf("userns_shim_idpool_ranges{segment=%q,state=%q}", segment, state)))
-		}
+	resp, err := n.World.HTTPClient().Get(n.MetricsURL())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if sum != want {
-		t.Errorf("metrics count %d ranges, want %d", sum, want)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ranges := regexp.MustCompile(`(?m)^userns_shim_idpool_ranges\{segment="[a-z]+",state="(?:free|allocated|quarantined|reserved|external)"\} (\S+)$`)
+	sum := 0.0
+	for _, found := range ranges.FindAllStringSubmatch(string(text), -1) {
+		count, err := strconv.ParseFloat(found[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += count
+	}
+	if sum != float64(want) {
+		t.Errorf("metrics count %v ranges, want %d", sum, want)
 	}
 }
 

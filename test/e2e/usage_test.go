@@ -15,7 +15,8 @@ import (
 // usage is what a process has used.
 type usage struct {
 	CPU        time.Duration
-	Anon, File uint64 // resident, bytes
+	Waited     time.Duration // for a processor, of the thread that waited longest
+	Anon, File uint64        // resident, bytes
 }
 
 func (u usage) String() string {
@@ -41,6 +42,7 @@ func use(t *testing.T, n *nodetest.Node) usage {
 		}
 		u.CPU += time.Duration(v) * 10 * time.Millisecond
 	}
+	u.Waited = waited(t, dir)
 	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
 		t.Fatal(err)
@@ -56,4 +58,28 @@ func use(t *testing.T, n *nodetest.Node) usage {
 		}
 	}
 	return u
+}
+
+// waited is how long that thread of a process was ready to run and was not let which had to wait longest.
+func waited(t *testing.T, dir string) (longest time.Duration) {
+	t.Helper()
+	threads, err := filepath.Glob(filepath.Join(dir, "task/*/schedstat"))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("the process has threads %v, %v", threads, err)
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if os.IsNotExist(err) {
+			continue // it has ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ran, wait int64
+		if _, err := fmt.Sscan(string(text), &ran, &wait); err != nil {
+			t.Fatalf("%s says %q: %v", path, text, err)
+		}
+		longest = max(longest, time.Duration(wait))
+	}
+	return longest
 }
