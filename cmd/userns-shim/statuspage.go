@@ -7,6 +7,7 @@ import (
 	"github.com/userns-shim/userns-shim/internal/statusz"
 	"github.com/userns-shim/userns-shim/internal/version"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/reconcile"
 )
 
 // keptEvents is how many of the pool's events the status page shows.
@@ -22,23 +23,40 @@ func (d *daemon) statusPage() *statusz.Handler {
 		Started: d.started,
 		Pool: func() statusz.Pool {
 			leaked := map[string]int{}
-			for _, s := range d.poolStats().Segments {
-				leaked[s.Name] = s.Leaked
+			for segment, n := range d.leaks.Leaked() {
+				leaked[string(segment)] = n
 			}
 			view := d.poolView()
-			return pagePool(view.Status(), view.Ranges(), leaked)
+			return pagePool(view.Status(), view.Ranges(), leaked, leakedRanges(d.leaks.Findings()))
 		},
 		History: d.history,
 	})
 }
 
+// leakedRanges are those about which node and ledger disagree still.
+func leakedRanges(report reconcile.Report) []statusz.Range {
+	var out []statusz.Range
+	for _, f := range report.Findings {
+		if !f.Repaired() && f.Range.Length > 0 {
+			out = append(out, statusz.Range{Extent: pageExtent(f.Range.Start, f.Range.Length), State: "leaked", Owner: f.Found})
+		}
+	}
+	return out
+}
+
+func pageExtent(start, length uint32) statusz.Extent {
+	return statusz.Extent{Start: uint64(start), Length: uint64(length)}
+}
+
 // pagePool is the pool as the status page shows it.
-func pagePool(status admin.PoolStatus, ranges iter.Seq[admin.Range], leaked map[string]int) statusz.Pool {
+func pagePool(status admin.PoolStatus, ranges iter.Seq[admin.Range], leaked map[string]int, leaks []statusz.Range) statusz.Pool {
 	of := map[string][]statusz.Range{}
 	for r := range ranges {
-		of[r.Segment] = append(of[r.Segment], statusz.Range{
-			Extent: statusz.Extent{Start: uint64(r.Start), Length: uint64(r.Length)}, State: pageState(r), Owner: owner(r),
-		})
+		of[r.Segment] = append(of[r.Segment], statusz.Range{Extent: pageExtent(r.Start, r.Length), State: pageState(r), Owner: owner(r)})
+	}
+	for _, r := range leaks {
+		segment := pageSegment(status, r.Start)
+		of[segment] = append(of[segment], r)
 	}
 	var pool statusz.Pool
 	for _, s := range status.Segments {
@@ -47,11 +65,23 @@ func pagePool(status admin.PoolStatus, ranges iter.Seq[admin.Range], leaked map[
 			Quarantined: s.Quarantined, Reserved: s.Reserved, Leak: leaked[s.Name], EmptyIn: emptyIn(s), Ranges: of[s.Name],
 		}
 		for _, e := range s.Extents {
-			page.Extents = append(page.Extents, statusz.Extent{Start: uint64(e.Start), Length: uint64(e.Length)})
+			page.Extents = append(page.Extents, pageExtent(e.Start, e.Length))
 		}
 		pool.Segments = append(pool.Segments, page)
 	}
 	return pool
+}
+
+// pageSegment is the segment that an id lies in, as the ledger tells segments.
+func pageSegment(status admin.PoolStatus, id uint64) string {
+	for _, s := range status.Segments {
+		for _, e := range s.Extents {
+			if id >= uint64(e.Start) && id-uint64(e.Start) < uint64(e.Length) {
+				return s.Name
+			}
+		}
+	}
+	return string(idpool.SegmentExternal)
 }
 
 // pageState tells ranges that only wait for their age from those of which traces are left.

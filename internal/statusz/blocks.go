@@ -20,7 +20,9 @@ type Extent struct{ Start, Length uint64 }
 // Range is what somebody has or had of a segment.
 type Range struct {
 	Extent
-	State string // allocated, reserved, quarantined, or resting for a range that only waits for its age
+	// State is allocated, reserved, quarantined, or resting for a range that only waits for its age; leaked for one about which the node and
+	// the ledger disagree, beside what it is in the ledger.
+	State string
 	Owner string // in words
 }
 
@@ -31,12 +33,19 @@ type block struct {
 }
 
 // states are what a block shows, the weaker ones first.
-var states = []string{"", "resting", "quarantined", "reserved", "allocated"}
+var states = [...]string{"", "resting", "quarantined", "reserved", "allocated", "leaked"}
 
 // cell is what a block is made of.
 type cell struct {
-	counts [5]int // by index in states
-	owner  string // of the last that was counted
+	counts [len(states)]int // by index in states
+	owner  string           // of all that were counted
+}
+
+func (c *cell) own(owner string) {
+	if c.owner != "" {
+		owner = c.owner + "; " + owner
+	}
+	c.owner = shorten(owner)
 }
 
 // drawMap returns the blocks of the extents, and how many ranges a block stands for. What of the ranges lies
@@ -53,11 +62,13 @@ func drawMap(extents []Extent, ranges []Range) (blocks []block, each int) {
 	each = int((units + maxBlocks - 1) / maxBlocks)
 	cells := make([]cell, (int(units)+each-1)/each)
 	for _, r := range ranges {
-		state := max(slices.Index(states, r.State), 0)
+		state := max(slices.Index(states[:], r.State), 0)
 		for id := r.Start / unit * unit; id < r.Start+r.Length; id += unit {
 			if at, ok := position(extents, id); ok {
 				cells[at/each].counts[state]++
-				cells[at/each].owner = r.Owner
+				if each == 1 { // else it is not shown
+					cells[at/each].own(r.Owner)
+				}
 			}
 		}
 	}
@@ -95,7 +106,7 @@ func idAt(extents []Extent, at int) uint64 {
 func (c cell) block(start uint64, each int) block {
 	b := block{}
 	words := []string{fmt.Sprintf("%d:%d", start, each*unit)}
-	for i, name := range slices.Backward(states) {
+	for i, name := range slices.Backward(states[:]) {
 		if i == 0 || c.counts[i] == 0 {
 			continue
 		}

@@ -109,6 +109,28 @@ func TestPageShowsThePoolAsAMap(t *testing.T) {
 	}
 }
 
+// TestLeakedRangesStandOut: a leak has its own color over what the ledger says of the range, and both are named.
+func TestLeakedRangesStandOut(t *testing.T) {
+	root, _ := get(t, Pool{Segments: []Segment{
+		{Name: "pool", Extents: []Extent{{unit, 3 * unit}}, Capacity: 3, Leak: 2, Ranges: []Range{
+			{Extent{unit, unit}, "allocated", "default/a"}, {Extent{unit, unit}, "leaked", "two pods share it"}, {Extent{2 * unit, unit}, "leaked", "pinned"},
+		}},
+		{Name: "external", Ranges: []Range{{Extent{90 * unit, unit}, "leaked", "elsewhere"}}},
+	}})
+	want := []string{"leaked 65536:65536 leaked allocated default/a; two pods share it", "leaked 131072:65536 leaked pinned", " "}
+	if got := squares(root); !slices.Equal(got, want) {
+		t.Errorf("the map is %q, want %q", got, want)
+	}
+	if words := text(root); !strings.Contains(words, "elsewhere") {
+		t.Errorf("the leak outside of the extents is not listed:\n%s", words)
+	}
+	for _, state := range states[1:] {
+		if len(elements(root, "i", func(n *html.Node) bool { return attribute(n, "class") == state })) == 0 || !strings.Contains(pageText, "i."+state+" {") {
+			t.Errorf("the state %s is not in the key, or has no color", state)
+		}
+	}
+}
+
 // TestPageRunsNothing: whatever a pod or a reservation is called, its name is text, and nothing is loaded from anywhere.
 func TestPageRunsNothing(t *testing.T) {
 	for _, name := range []string{

@@ -205,6 +205,9 @@ func TestLeakedSandboxIsUnpinned(t *testing.T) {
 	if n.leaked(t) != 1 {
 		t.Errorf("%g ranges count as leaked, want 1", n.leaked(t))
 	}
+	if got := readStatusPage(t, n.Node).squares["pool"]; count(got, "leaked") != 1 || count(got, "allocated") != 1 {
+		t.Errorf("the status page shows %q, want one leaked and one allocated", got)
+	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
 		t.Errorf("the process of the lost pod was ended: %v", err)
 	}
