@@ -102,9 +102,9 @@ func TestRegistryServesTheGivenListener(t *testing.T) {
 }
 
 func TestReadBusyboxRefusesADynamicProgram(t *testing.T) {
-	shell, err := exec.LookPath("bash")
+	shell, err := exec.LookPath("bash") // dynamically linked everywhere, and what make runs its scripts by
 	if err != nil {
-		t.Skipf("needs a dynamically linked program: %v", err)
+		t.Fatal(err)
 	}
 	_, err = ReadBusybox(t.Context(), shell)
 	if err == nil || !strings.Contains(err.Error(), "linked dynamically") {
