@@ -62,7 +62,9 @@ func (d *daemon) poolStats() metrics.PoolStats {
 			Reserved:         s.Reserved,
 			Leaked:           leaked[name],
 			LargestFreeIDs:   s.LargestFreeIDs,
+			Waiting:          s.Waiting,
 			OldestQuarantine: s.OldestResting,
+			OldestHeld:       s.OldestHeld,
 			PredictedEmpty:   d.tracker.EmptyIn(string(name), time.Now()),
 		})
 	}

@@ -18,9 +18,9 @@ func TestServe(t *testing.T) {
 	m := New("v1", func() PoolStats {
 		return PoolStats{
 			Segments: []Segment{
-				{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, Reserved: 8, Leaked: 9, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second, PredictedEmpty: &hour},
+				{Name: "pool", Capacity: 4, Free: 1, Allocated: 2, Quarantined: 1, Reserved: 8, Leaked: 9, LargestFreeIDs: 65536, OldestQuarantine: 3 * time.Second, OldestHeld: 2 * time.Second, PredictedEmpty: &hour},
 				{Name: "kubelet", Capacity: 3},
-				{Name: "external", Allocated: 10},
+				{Name: "external", Allocated: 10, Waiting: 6},
 			},
 			LeaksFound: map[string]uint64{"pin": 9}, LeaksRepaired: map[string]uint64{"pin": 8},
 			Acquired: 5, Claimed: 6, EarlyReleases: 7, ClaimedFromQuarantine: 3, Released: 11,
@@ -63,6 +63,10 @@ func TestServe(t *testing.T) {
 		`userns_shim_idpool_predicted_empty_seconds{segment="kubelet"} +Inf`,
 		`userns_shim_idpool_largest_free_ids{segment="pool"} 65536`,
 		`userns_shim_idpool_oldest_quarantine_age_seconds{segment="pool"} 3`,
+		`userns_shim_idpool_oldest_held_age_seconds{segment="pool"} 2`,
+		`userns_shim_idpool_oldest_held_age_seconds{segment="external"} 0`,
+		`userns_shim_idpool_ranges{segment="external",state="waiting"} 6`,
+		`userns_shim_idpool_ranges{segment="external",state="quarantined"} 0`,
 		`userns_shim_idpool_allocations_total{source="claim"} 6`,
 		`userns_shim_idpool_claims_from_quarantine_total 3`,
 		`userns_shim_idpool_releases_total 11`,

@@ -12,11 +12,14 @@ type Segment struct {
 	Name                                   string // kubelet, pool or external
 	Capacity                               int    // 0 for external, which has no extents
 	Free, Allocated, Quarantined, Reserved int
+	// Waiting counts what is in quarantine for its minimum age alone. In segments with extents it is a part of Free.
+	Waiting int
 	// Leaked counts what is not as the records say and was not repaired. It is no part of the capacity: such ranges
 	// count as one of the four above too.
-	Leaked           int
-	LargestFreeIDs   uint64
-	OldestQuarantine time.Duration
+	Leaked         int
+	LargestFreeIDs uint64
+	// OldestQuarantine is the age of the oldest range in quarantine, OldestHeld that of those that count as Quarantined.
+	OldestQuarantine, OldestHeld time.Duration
 	// PredictedEmpty is when nothing is free any more if it goes on as of late, nil when nothing says so.
 	PredictedEmpty *time.Duration
 }
@@ -28,7 +31,7 @@ const External = "external"
 func (s Segment) states() map[string]int {
 	states := map[string]int{
 		"free": s.Free, "allocated": s.Allocated, "quarantined": s.Quarantined,
-		"reserved": s.Reserved, "external": 0, "leaked": s.Leaked,
+		"reserved": s.Reserved, "external": 0, "leaked": s.Leaked, "waiting": s.Waiting,
 	}
 	if s.Name == External {
 		states["external"], states["allocated"] = s.Allocated, 0
@@ -57,11 +60,13 @@ type PoolStats struct {
 
 var (
 	capacity = poolDesc("capacity_ranges", "Ranges of 65,536 ids that the segment's extents hold: kubelet draws from kubelet, userns-shim from pool.", "segment")
-	inState  = poolDesc("ranges", "Ranges of 65,536 ids by state. Free ones include those that only wait for their minimum age. "+
+	inState  = poolDesc("ranges", "Ranges of 65,536 ids by state. Of quarantined ones traces are left, or nobody has looked yet. Waiting ones are in quarantine for their minimum age alone; "+
+		"they are free ones too, but for those outside of both segments. "+
 		"External ones are allocated outside of both segments. Leaked ones are in one of the other states too: records and node disagree about them, "+
 		"and that was not repaired.", "segment", "state")
 	largest       = poolDesc("largest_free_ids", "Length of the longest run of free ids.", "segment")
 	oldest        = poolDesc("oldest_quarantine_age_seconds", "Age of the range that has been in quarantine for longest, 0 for none.", "segment")
+	oldestHeld    = poolDesc("oldest_held_age_seconds", "Time in quarantine of the range that was there for longest of those in state quarantined, 0 for none. Ranges that only wait for their minimum age do not count.", "segment")
 	predicted     = poolDesc("predicted_empty_seconds", "When the segment has nothing free any more if it goes on as of late, +Inf where nothing says that it will.", "segment")
 	leased        = poolDesc("allocations_total", "Ranges that pods got, by who chose them: acquire for userns-shim, claim for the client.", "source")
 	fromRest      = poolDesc("claims_from_quarantine_total", "Claimed ranges that rested in quarantine, and of whose last pod nothing was left or that pod itself came back.")
@@ -82,7 +87,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, predicted, leased, fromRest, released, early, leaksFound, leaksRepaired} {
+	for _, d := range []*prometheus.Desc{capacity, inState, largest, oldest, oldestHeld, predicted, leased, fromRest, released, early, leaksFound, leaksRepaired} {
 		ch <- d
 	}
 }
@@ -101,6 +106,7 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(inState, float64(n), s.Name, state)
 		}
 		gauge(oldest, s.OldestQuarantine.Seconds(), s.Name)
+		gauge(oldestHeld, s.OldestHeld.Seconds(), s.Name)
 		if s.Name == External {
 			continue // it has no extents
 		}

@@ -108,6 +108,16 @@ func TestStatsPerSegment(t *testing.T) {
 	if want := (Counters{Acquired: 1, Claimed: 3, Released: 1}); s.Counters != want {
 		t.Errorf("counters %+v", s.Counters)
 	}
+	// A younger one of which traces are left: what waits for its age alone is not taken for it.
+	n.mustClaim("e", "e", Range{11 * Unit, Unit})
+	n.release("e")
+	n.witness[Range{11 * Unit, Unit}] = TraceLayers
+	n.pass(time.Hour)
+	if got, want := n.Stats().External, (SegmentStats{
+		Allocated: 2, Quarantined: 1, Waiting: 1, OldestResting: time.Hour + time.Second, OldestHeld: time.Hour,
+	}); got != want {
+		t.Errorf("external %+v, want %+v", got, want)
+	}
 }
 
 // countingWitness says that something is left of every range, and counts who asks.

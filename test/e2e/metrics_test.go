@@ -102,7 +102,7 @@ func label(name string, values ...string) []string {
 
 // wantServed is every metric of userns-shim's own, as docs/operations.md and manifests/ use them.
 func wantServed() map[string]served {
-	states := label("state", "free", "allocated", "quarantined", "reserved", "external", "leaked")
+	states := label("state", "free", "allocated", "quarantined", "reserved", "external", "leaked", "waiting")
 	extents := label("segment", "kubelet", "pool")
 	segments := label("segment", "kubelet", "pool", "external")
 	return map[string]served{
@@ -111,6 +111,7 @@ func wantServed() map[string]served {
 		"idpool_largest_free_ids":                {dto.MetricType_GAUGE, extents},
 		"idpool_predicted_empty_seconds":         {dto.MetricType_GAUGE, extents},
 		"idpool_oldest_quarantine_age_seconds":   {dto.MetricType_GAUGE, segments},
+		"idpool_oldest_held_age_seconds":         {dto.MetricType_GAUGE, segments},
 		"idpool_allocations_total":               {dto.MetricType_COUNTER, label("source", "acquire", "claim")},
 		"idpool_allocation_failures_total":       {dto.MetricType_COUNTER, label("reason", "exhausted", "fragmented", "conflict", "invalid", "io")},
 		"idpool_conflicts_total":                 {dto.MetricType_COUNTER, label("with", "pod", "quarantine", "reservation", "held", "host", "kernel")},
