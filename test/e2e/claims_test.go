@@ -290,6 +290,8 @@ func TestNextAttemptClaimsTheSameMapping(t *testing.T) {
 		third.Remove(t)
 		n.wantConflict(t, ids, "pod", second.ID)
 		n.wantContainer(t, second)
+		second.Stop(t)
+		n.wantConflict(t, ids, "ended", second.ID)
 		second.Remove(t)
 		n.wantGranted(t, ids)
 	})
