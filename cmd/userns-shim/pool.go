@@ -70,6 +70,7 @@ func (f *poolFlags) print(w io.Writer, v any, text func(*tabwriter.Writer)) erro
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false) // remedies are read as they stand
 	return enc.Encode(v)
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
@@ -51,7 +52,7 @@ func TestHostIDs(t *testing.T) {
 
 func TestWho(t *testing.T) {
 	ranges := []admin.Range{{Start: 65536, Length: 65536}, {Start: 0xFFFF0000, Length: 0xFFFF}}
-	answers, known := who([]hostID{{65535, "uid"}, {65536, "uid"}, {131071, "gid"}, {131072, "gid"}, {0xFFFFFFFE, "id"}}, ranges)
+	answers, known := who([]hostID{{65535, "uid"}, {65536, "uid"}, {131071, "gid"}, {131072, "gid"}, {0xFFFFFFFE, "id"}}, ranges, admin.PoolStatus{})
 	var inside []uint32
 	for _, a := range answers {
 		if a.Range != nil {
@@ -61,8 +62,19 @@ func TestWho(t *testing.T) {
 	if !known || !slices.Equal(inside, []uint32{0, 65535, 65534}) {
 		t.Errorf("answers %+v, known %t", answers, known)
 	}
-	if _, known := who([]hostID{{65535, "uid"}}, ranges); known {
+	if _, known := who([]hostID{{65535, "uid"}}, ranges, admin.PoolStatus{}); known {
 		t.Error("an id of the host is known")
+	}
+	status := admin.PoolStatus{Segments: []admin.Segment{{Name: "pool", Extents: []admin.Extent{{Start: 65536, Length: 4 * 65536}}}, {Name: "external"}}}
+	var out bytes.Buffer
+	table := tabwriter.NewWriter(&out, 0, 0, 1, ' ', 0)
+	answers, known = who([]hostID{{131072, "uid"}, {5, "gid"}}, ranges, status)
+	whoTable(table, answers)
+	if err := table.Flush(); err != nil || known {
+		t.Errorf("%v; a free id is known: %t", err, known)
+	}
+	if got := out.String(); !strings.Contains(got, "free, in the segment pool -\n") || !strings.Contains(got, "not in the pool") {
+		t.Errorf("of a free id and the host's:\n%s", got)
 	}
 }
 

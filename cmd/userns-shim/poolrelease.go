@@ -44,7 +44,7 @@ other's. --dry-run says it and does nothing.`,
 				if err := checkReservationName(args[0]); err != nil {
 					return usageError{err}
 				}
-				return f.client().Release(cmd.Context(), admin.Release{Name: args[0]})
+				return toRelease(f.client().Release(cmd.Context(), admin.Release{Name: args[0]}))
 			}
 			ids, err := idpool.ParseRange(args[0])
 			if err != nil {
@@ -81,6 +81,20 @@ func (r releaseFlags) release(ctx context.Context, client *admin.Client, ids idp
 	err = client.Release(ctx, admin.Release{Start: ids.Start, Length: ids.Length, Force: r.force})
 	if errors.Is(err, admin.ErrConflict) && len(left) > 0 {
 		return fmt.Errorf("%w; left are %s: end and remove them, or say --force", err, strings.Join(left, "; "))
+	}
+	if resting { // and looked at by now
+		return err
+	}
+	return toRelease(err)
+}
+
+// toRelease says what to do about a refusal.
+func toRelease(err error) error {
+	switch {
+	case errors.Is(err, admin.ErrNotFound):
+		return fmt.Errorf("%w; userns-shim pool list shows reservations by name, and ranges as START:LENGTH", err)
+	case errors.Is(err, admin.ErrConflict):
+		return fmt.Errorf("%w; remove the pods that have it", err)
 	}
 	return err
 }
@@ -129,7 +143,7 @@ func traceWords(traces []string, ids idpool.Range, look *hostids.Look) []string 
 		case "layers":
 			left = append(left, "files in writable layers of its containers")
 		default:
-			left = append(left, "what nobody has looked for since it was released")
+			left = append(left, "what nobody has looked for since it was released; the daemon does so every ten seconds")
 		}
 	}
 	return left

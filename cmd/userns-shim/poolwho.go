@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
 
 // hostID is one id of the host, with where it was found.
@@ -29,6 +30,8 @@ type whoAnswer struct {
 	// InsideID is the id in the pod's user namespace.
 	InsideID uint32       `json:"insideId"`
 	Range    *admin.Range `json:"range,omitempty"` // nil for an id that is in no range
+	// FreeIn is the segment that an id in no range is free in, empty for one that is not the pool's.
+	FreeIn string `json:"freeIn,omitempty"`
 }
 
 func poolWhoCommand(f *poolFlags) *cobra.Command {
@@ -51,7 +54,11 @@ process (pid:PID), or as the owner and group of a file (a path with a slash).`,
 			if err != nil {
 				return err
 			}
-			answers, known := who(ids, ranges)
+			status, err := f.client().PoolStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			answers, known := who(ids, ranges, status)
 			err = f.print(cmd.OutOrStdout(), answers, func(t *tabwriter.Writer) { whoTable(t, answers) })
 			if err == nil && !known {
 				return errNobody
@@ -65,7 +72,7 @@ process (pid:PID), or as the owner and group of a file (a path with a slash).`,
 }
 
 // errNobody makes the command fail when no id is a pod's.
-var errNobody = errors.New("no range of the pool has these ids")
+var errNobody = errors.New("no pod and no reservation has these ids")
 
 // hostIDs reads what the argument names.
 func hostIDs(arg string) ([]hostID, error) {
@@ -101,12 +108,14 @@ func ownersOf(path string) ([]hostID, error) {
 }
 
 // who looks the ids up; known says that one of them is in a range.
-func who(ids []hostID, ranges []admin.Range) (answers []whoAnswer, known bool) {
+func who(ids []hostID, ranges []admin.Range, status admin.PoolStatus) (answers []whoAnswer, known bool) {
 	for _, id := range ids {
 		a := whoAnswer{hostID: id}
 		i := slices.IndexFunc(ranges, func(r admin.Range) bool { return id.ID >= r.Start && id.ID-r.Start < r.Length })
 		if i >= 0 {
 			a.Range, a.InsideID, known = &ranges[i], id.ID-ranges[i].Start, true
+		} else if segment := segmentAt(status, uint64(id.ID)); segment != string(idpool.SegmentExternal) {
+			a.FreeIn = segment
 		}
 		answers = append(answers, a)
 	}
@@ -117,7 +126,11 @@ func whoTable(t *tabwriter.Writer, answers []whoAnswer) {
 	fmt.Fprintln(t, "KIND\tHOST ID\tIN THE POD\tRANGE\tSTATE\tPOD")
 	for _, a := range answers {
 		if a.Range == nil {
-			fmt.Fprintf(t, "%s\t%d\t-\t-\tnot in the pool\t-\n", a.Kind, a.ID)
+			state := "not in the pool"
+			if a.FreeIn != "" {
+				state = "free, in the segment " + a.FreeIn
+			}
+			fmt.Fprintf(t, "%s\t%d\t-\t-\t%s\t-\n", a.Kind, a.ID, state)
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d:%d\t%s\t%s\n", a.Kind, a.ID, a.InsideID, a.Range.Start, a.Range.Length, a.Range.State, owner(*a.Range))

@@ -55,7 +55,7 @@ func pagePool(status admin.PoolStatus, ranges iter.Seq[admin.Range], leaked map[
 		of[r.Segment] = append(of[r.Segment], statusz.Range{Extent: pageExtent(r.Start, r.Length), State: pageState(r), Owner: owner(r)})
 	}
 	for _, r := range leaks {
-		segment := pageSegment(status, r.Start)
+		segment := segmentAt(status, r.Start)
 		of[segment] = append(of[segment], r)
 	}
 	var pool statusz.Pool
@@ -72,8 +72,8 @@ func pagePool(status admin.PoolStatus, ranges iter.Seq[admin.Range], leaked map[
 	return pool
 }
 
-// pageSegment is the segment that an id lies in, as the ledger tells segments.
-func pageSegment(status admin.PoolStatus, id uint64) string {
+// segmentAt is the segment that an id lies in, as the ledger tells segments.
+func segmentAt(status admin.PoolStatus, id uint64) string {
 	for _, s := range status.Segments {
 		for _, e := range s.Extents {
 			if id >= uint64(e.Start) && id-uint64(e.Start) < uint64(e.Length) {

@@ -78,7 +78,7 @@ func TestPoolCommandsShowThePool(t *testing.T) {
 			t.Errorf("who %s prints %q, want %q", arg, got, want)
 		}
 	}
-	refusedPool(t, n, 1, "no range", "who", "5")
+	refusedPool(t, n, 1, "no pod", "who", "5")
 	refusedPool(t, n, 2, "neither", "who", "five")
 	if got, want := wantPool(t, n, "export"), fmt.Sprintf("userns-shim:%d:%d\n", n.Pool().Start, n.Pool().Length); got != want {
 		t.Errorf("export prints %q, want %q", got, want)
@@ -113,8 +113,8 @@ func TestPoolCommandsReserveAndRelease(t *testing.T) {
 	if got := fields(wantPool(t, n, "list")); !strings.Contains(got, spare+" reserved pool reserved as agent") {
 		t.Errorf("after a restart list prints %q", got)
 	}
-	refusedPool(t, n, 1, "no", "release", "nobody")
-	refusedPool(t, n, 1, "allocated", "release", taken)
+	refusedPool(t, n, 1, "pool list shows", "release", "nobody")
+	refusedPool(t, n, 1, "remove the pods", "release", taken)
 	refusedPool(t, n, 1, "allocated", "release", "--force", taken)
 	refusedPool(t, n, 1, "not in quarantine", "release", "--force", "--dry-run", taken)
 	refusedPool(t, n, 2, "--force", "release", "--force", "agent")
