@@ -187,7 +187,7 @@ e2e-package: build tools package-test require-root | test-deps package-deps ## p
 
 .PHONY: e2e-vm
 e2e-vm: PACKAGE_ARCHS := $(shell go env GOARCH)
-e2e-vm: build tools $(CRIU) $(USERDB) $(KUBELET) package-test require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; RUN=regexp
+e2e-vm: build tools $(CRIU) $(USERDB) $(KUBELET) package-test require-root | vm-deps ## e2e on another kernel, cgroup v2, systemd and AppArmor; LONG=1, RUN=regexp
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/ ./test/e2e/probe ./test/e2e/nriplugin
 	@hack/tier.sh e2e-vm
 

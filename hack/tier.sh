@@ -61,7 +61,7 @@ e2e-package)
     packages=$(go list ./test/e2e-package/...)
     ;;
 e2e-vm)
-    chosen=$(grep -v '^#\|^$' hack/vm/tests | paste -sd '|')
+    chosen=$(grep -hv '^#\|^$' hack/vm/tests ${LONG:+hack/vm/tests.long} | paste -sd '|')
     command=(hack/vm/run.sh -test.run "${RUN:-^($chosen)\$}")
     ;;
 *)

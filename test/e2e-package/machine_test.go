@@ -27,10 +27,11 @@ const patience = 2 * time.Minute
 
 // machine is a node with systemd and containerd as its services, and a registry.
 type machine struct {
-	runtime runtimeapi.RuntimeServiceClient
-	images  runtimeapi.ImageServiceClient
-	image   string // a reference that can be pulled
-	box     labimage.Box
+	runtime  runtimeapi.RuntimeServiceClient
+	images   runtimeapi.ImageServiceClient
+	registry *labimage.Registry
+	image    string // a reference that can be pulled
+	box      labimage.Box
 }
 
 const containerdUnit = `[Service]
@@ -44,9 +45,28 @@ LimitNOFILE=1048576
 OOMScoreAdjust=-999
 `
 
-const containerdConfig = `version = 3
+// plugin says whether containerd's own CRI plugin is on.
+type plugin bool
+
+const (
+	withPlugin    plugin = true
+	withoutPlugin plugin = false
+)
+
+// containerdConfig is a configuration file. The image is what the plugin keeps a sandbox's namespaces open with.
+func containerdConfig(cri plugin, image string) string {
+	if cri {
+		return fmt.Sprintf(`version = 3
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+[plugins.'io.containerd.cri.v1.images']
+  pinned_images.sandbox = %q
+  registry.config_path = "/etc/containerd/certs.d"
+`, image)
+	}
+	return `version = 3
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.nri.v1.nri"]
 `
+}
 
 const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{
   "type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": true,
@@ -54,16 +74,19 @@ const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{
 }]}
 `
 
-// startMachine makes the machine a node as userns-shim's default configuration expects it.
-func startMachine(t *testing.T) *machine {
+// startMachine makes the machine a node as userns-shim's default configuration expects it, until the test ends.
+func startMachine(t *testing.T, cri plugin) *machine {
 	t.Helper()
 	if os.Getenv(machineEnv) == "" {
 		t.Skip("installs packages and services on the machine itself (make e2e-vm has one for that)")
 	}
 	bin := filepath.Dir(testkit.RequireBin(t, "containerd"))
+	m := &machine{}
+	t.Cleanup(func() { m.takeApart(t) })
+	m.serveImage(t)
 	for name, text := range map[string]string{
 		"/etc/systemd/system/containerd.service": fmt.Sprintf(containerdUnit, bin),
-		"/etc/containerd/config.toml":            containerdConfig,
+		"/etc/containerd/config.toml":            containerdConfig(cri, m.image),
 		"/etc/cni/net.d/10-pods.conflist":        networkConfig,
 	} {
 		writeFile(t, name, text)
@@ -76,8 +99,6 @@ func startMachine(t *testing.T) *machine {
 	}
 	run(t, "systemctl", "daemon-reload")
 	run(t, "systemctl", "start", "containerd.service")
-	m := &machine{}
-	m.serveImage(t)
 	retry := backoff.DefaultConfig
 	retry.MaxDelay = time.Second
 	conn, err := grpc.NewClient("unix:///run/userns-shim/userns-shim.sock", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -93,25 +114,50 @@ func startMachine(t *testing.T) *machine {
 
 func (m *machine) serveImage(t *testing.T) {
 	t.Helper()
-	registry, err := labimage.NewRegistry(nil)
-	if err != nil {
+	var err error
+	if m.registry, err = labimage.NewRegistry(nil); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = registry.Close() })
+	t.Cleanup(func() { _ = m.registry.Close() })
 	if m.box, err = labimage.FindBox(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	image, err := labimage.Build(labimage.Catalogue(m.box)[labimage.Demo])
+	m.image = m.push(t, labimage.Demo, labimage.Catalogue(m.box)[labimage.Demo])
+	if err := labimage.WriteHosts("/etc/containerd/certs.d", labimage.DefaultHost, m.registry.Addr()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// push returns the reference by which an image can be pulled.
+func (m *machine) push(t *testing.T, name string, spec labimage.Spec) string {
+	t.Helper()
+	image, err := labimage.Build(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := registry.Push(t.Context(), labimage.Demo, image); err != nil {
+	if _, err := m.registry.Push(t.Context(), name, image); err != nil {
 		t.Fatal(err)
 	}
-	if err := labimage.WriteHosts("/etc/containerd/certs.d", labimage.DefaultHost, registry.Addr()); err != nil {
-		t.Fatal(err)
+	return m.registry.Ref(name)
+}
+
+// services are those that a test may have started, in the order in which they are stopped.
+var services = []string{"kubelet.service", "userns-shim.service", "containerd.service"}
+
+// takeApart stops what tests start and removes what they install, for tests that come after.
+func (m *machine) takeApart(t *testing.T) {
+	t.Helper()
+	try := func(name string, args ...string) {
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			t.Logf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+		}
 	}
-	m.image = registry.Ref(labimage.Demo)
+	for _, service := range services {
+		try("systemctl", "stop", service)
+		try("rm", "-f", filepath.Join("/etc/systemd/system", service))
+	}
+	try("rm", "-rf", "/etc/containerd", "/etc/cni", "/opt/cni", "/etc/kubernetes", "/etc/userns-shim", "/var/lib/userns-shim/install")
+	try("systemctl", "daemon-reload")
 }
 
 func writeFile(t *testing.T, name, text string) {
@@ -232,11 +278,16 @@ func property(t *testing.T, name string) string {
 
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	eventuallyWithin(t, patience, what, holds)
+}
+
+func eventuallyWithin(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if holds() {
 			return
 		}
 	}
-	log, _ := exec.Command("journalctl", "--no-pager", "-u", "userns-shim.service", "-n", "40").CombinedOutput()
-	t.Fatalf("after %s not yet: %s\n%s", patience, what, log)
+	log, _ := exec.Command("journalctl", "--no-pager", "-n", "150", "-u", "userns-shim*", "-u", "kubelet.service").CombinedOutput()
+	t.Fatalf("after %s not yet: %s\n%s", limit, what, log)
 }

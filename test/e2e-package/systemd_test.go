@@ -15,7 +15,7 @@ import (
 // unit as it is shipped: a pod, a restart while a container exits, an upgrade, containerd stopped and started, a crash,
 // removal and purge. The first container has to run through all of it.
 func TestPackageUnderSystemd(t *testing.T) {
-	m := startMachine(t)
+	m := startMachine(t, withoutPlugin)
 	if out := run(t, "dpkg", "-i", older.deb(t, thisArch)); strings.Contains(out, "kubelet-ids") {
 		t.Errorf("the installation complains: %s", out)
 	}

@@ -78,7 +78,21 @@ func loadProfile(t *testing.T, text string) {
 	})
 }
 
-// TestAppArmor holds that profiles are applied where the host has them.
+// appArmorCases are profiles that a container can ask for.
+var appArmorCases = map[string]struct {
+	profile nodetest.ContainerOption
+	current string // what the kernel says of the process
+	reads   bool   // /etc/passwd
+}{
+	"runtime default":  {appArmor(runtimeapi.SecurityProfile_RuntimeDefault, ""), "userns-shim.default (enforce)", true},
+	"nothing said":     {security(func(*runtimeapi.LinuxContainerSecurityContext) {}), "userns-shim.default (enforce)", true},
+	"localhost":        {appArmor(runtimeapi.SecurityProfile_Localhost, "e2e-no-secret"), "e2e-no-secret (enforce)", false},
+	"unconfined":       {appArmor(runtimeapi.SecurityProfile_Unconfined, ""), "unconfined", true},
+	"privileged":       {privileged, "unconfined", true},
+	"deprecated field": {security(func(s *runtimeapi.LinuxContainerSecurityContext) { s.ApparmorProfile = "localhost/e2e-no-secret" }), "e2e-no-secret (enforce)", false}, //nolint:staticcheck // kubelet before 1.30
+}
+
+// TestAppArmor holds that profiles are applied where the host has them, to each container of a pod its own.
 func TestAppArmor(t *testing.T) {
 	if !hostHasAppArmor() {
 		t.Skip("the kernel has no AppArmor: TestAppArmorWhereTheHostHasNone holds what is then")
@@ -86,36 +100,20 @@ func TestAppArmor(t *testing.T) {
 	n := sharedNode(t)
 	image := n.Image(t, labimage.Demo)
 	loadProfile(t, noSecret)
-	for name, tt := range map[string]struct {
-		profile nodetest.ContainerOption
-		current string // what the kernel says of the process
-		reads   bool   // /etc/passwd
-	}{
-		"runtime default":  {appArmor(runtimeapi.SecurityProfile_RuntimeDefault, ""), "userns-shim.default (enforce)", true},
-		"nothing said":     {security(func(*runtimeapi.LinuxContainerSecurityContext) {}), "userns-shim.default (enforce)", true},
-		"localhost":        {appArmor(runtimeapi.SecurityProfile_Localhost, "e2e-no-secret"), "e2e-no-secret (enforce)", false},
-		"unconfined":       {appArmor(runtimeapi.SecurityProfile_Unconfined, ""), "unconfined", true},
-		"privileged":       {privileged, "unconfined", true},
-		"deprecated field": {security(func(s *runtimeapi.LinuxContainerSecurityContext) { s.ApparmorProfile = "localhost/e2e-no-secret" }), "e2e-no-secret (enforce)", false}, //nolint:staticcheck // kubelet before 1.30
-	} {
-		t.Run(name, func(t *testing.T) {
-			bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
-				if name == "privileged" {
-					opts = append(opts, privilegedPod)
-				}
-				c := n.RunPod(t, opts...).Run(t, image, tt.profile)
-				if got := c.Exec(t, "cat", "/proc/self/attr/current"); got != tt.current {
-					t.Errorf("an exec runs under %q, want %q", got, tt.current)
-				}
-				if got := c.Exec(t, "cat", "/proc/1/attr/current"); got != tt.current {
-					t.Errorf("the container runs under %q, want %q", got, tt.current)
-				}
-				if r, err := c.TryExec(t.Context(), "cat", "/etc/passwd"); err != nil || (r.ExitCode == 0) != tt.reads {
-					t.Errorf("reading /etc/passwd: %v, %v, want success: %t", r, err, tt.reads)
-				}
-			})
-		})
-	}
-	pod := n.RunPod(t)
-	wantCreateError(t, pod, image, codes.FailedPrecondition, "e2e-absent", appArmor(runtimeapi.SecurityProfile_Localhost, "e2e-absent"))
+	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
+		pod := n.RunPod(t, append(opts, privilegedPod)...) // as kubelet says of a pod with one privileged container
+		for name, tt := range appArmorCases {
+			c := pod.Run(t, image, tt.profile)
+			if got := c.Exec(t, "cat", "/proc/self/attr/current"); got != tt.current {
+				t.Errorf("%s: an exec runs under %q, want %q", name, got, tt.current)
+			}
+			if got := c.Exec(t, "cat", "/proc/1/attr/current"); got != tt.current {
+				t.Errorf("%s: the container runs under %q, want %q", name, got, tt.current)
+			}
+			if r, err := c.TryExec(t.Context(), "cat", "/etc/passwd"); err != nil || (r.ExitCode == 0) != tt.reads {
+				t.Errorf("%s: reading /etc/passwd: %v, %v, want success: %t", name, r, err, tt.reads)
+			}
+		}
+		wantCreateError(t, pod, image, codes.FailedPrecondition, "e2e-absent", appArmor(runtimeapi.SecurityProfile_Localhost, "e2e-absent"))
+	})
 }

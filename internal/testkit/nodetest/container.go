@@ -46,9 +46,10 @@ func Capabilities(names ...string) ContainerOption {
 	}
 }
 
-// Unconfined switches the seccomp filter off, so that the kernel's own answer is seen.
+// Unconfined switches the seccomp filter and AppArmor's profile off, so that the kernel's own answer is seen.
 func Unconfined(c *runtimeapi.ContainerConfig) {
 	c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
+	c.Linux.SecurityContext.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 }
 
 // Mount mounts a host path.
