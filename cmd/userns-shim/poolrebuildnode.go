@@ -111,7 +111,8 @@ func (r rebuilder) pins(id string) rebuild.Pins {
 	return ns.Find(paths.Namespaces, ns.NetNSPath(id))
 }
 
-// pinned finds the sandboxes that have namespaces. What cannot be read of one becomes a note, for the others are to be made again all the same.
+// pinned finds the sandboxes that have namespaces and no copy of their record. What cannot be read of one becomes a note, for the others are to be
+// made again all the same.
 func (r rebuilder) pinned(ctx context.Context, in *rebuild.Input) error {
 	entries, err := os.ReadDir(filepath.Dir(sandbox.PathsOf(r.cfg.State, "id").Dir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -119,11 +120,12 @@ func (r rebuilder) pinned(ctx context.Context, in *rebuild.Input) error {
 	}
 	for _, entry := range entries {
 		s := rebuild.Pinned{ID: entry.Name(), Pins: r.pins(entry.Name())}
-		if s.Pins == (rebuild.Pins{}) {
+		if _, copied := in.Sandboxes[s.ID]; copied || s.Pins == (rebuild.Pins{}) {
 			continue
 		}
 		if err := completePinned(ctx, entry, &s); err != nil {
-			in.Damaged = append(in.Damaged, fmt.Errorf("sandbox %s: %w", s.ID, err))
+			in.Damaged = append(in.Damaged, fmt.Errorf("sandbox %s has no copy of its record, and its namespaces cannot be read; "+
+				"without containers they are taken away when userns-shim starts, and kubelet makes the pod anew: %w", s.ID, err))
 			continue
 		}
 		in.Pinned = append(in.Pinned, s)

@@ -17,7 +17,7 @@ func (x *exam) checkState(context.Context) {
 	case absent(err):
 		x.add("state", Info, "", "%s is not there yet: userns-shim makes it at its first start", path)
 	default:
-		x.add("state", Error, "systemctl stop userns-shim; cp "+path+" /root/; then see Damaged database in docs/operations.md", "%v", err)
+		x.add("state", Error, "systemctl stop userns-shim; userns-shim pool rebuild --config /etc/userns-shim/config.yaml --dry-run; the same without --dry-run; systemctl start userns-shim", "%v", err)
 	}
 	free, err := x.Ports.FreeSpace(x.Node.Root)
 	switch {

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"unsafe"
+	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,25 +18,28 @@ import (
 // Errors wrap ErrNotPinned where nothing is pinned, and ErrForeign where it is no namespace that Create made: of another
 // kind, or with other than one extent from 0 on, the same for uids and gids.
 func MappingOf(ctx context.Context, path string) (m IDMap, err error) {
-	pin, err := openNS(path, unix.CLONE_NEWUSER)
+	if path, err = filepath.Abs(path); err != nil {
+		return IDMap{}, err
+	}
+	pin, err := openNS(path, unix.CLONE_NEWUSER) // held until the end
 	if err != nil {
 		return IDMap{}, err
 	}
 	defer pin.Close()
-	onThrowawayThread(func() { m, err = mappingOf(ctx, pin) })
+	onThrowawayThread(func() { m, err = mappingOf(ctx, path) })
 	if err != nil {
 		return IDMap{}, fmt.Errorf("read the mapping of user namespace %s: %w", path, err)
 	}
 	return m, nil
 }
 
-func mappingOf(ctx context.Context, pin *os.File) (m IDMap, err error) {
+func mappingOf(ctx context.Context, path string) (m IDMap, err error) {
 	c, err := startChild()
 	if err != nil {
 		return IDMap{}, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	if err := c.enter(ctx, pin); err != nil {
+	if err := c.enter(ctx, path); err != nil {
 		return IDMap{}, err
 	}
 	uids, err := os.ReadFile(c.proc("uid_map"))
@@ -50,23 +53,28 @@ func mappingOf(ctx context.Context, pin *os.File) (m IDMap, err error) {
 	return parseMaps(uids, gids)
 }
 
-// enter has the child join a user namespace.
-func (c *child) enter(ctx context.Context, pin *os.File) error {
-	signals := new(uint64)
-	*signals = math.MaxUint64
-	c.keep = signals
-	calls := []call{
-		{nr: unix.SYS_RT_SIGPROCMASK, args: [6]uintptr{unix.SIG_SETMASK, address(signals), 0, unsafe.Sizeof(*signals)}},
-		{nr: unix.SYS_SETNS, args: [6]uintptr{pin.Fd(), unix.CLONE_NEWUSER}},
-		{nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{c.shared.socket + 1, math.MaxUint32}},
+// enter has the child join the user namespace that is pinned at path, which it opens itself: it has no copies of this process's descriptors.
+func (c *child) enter(ctx context.Context, path string) error {
+	const noDir = 0 // the path is absolute
+	name := []byte(path + "\x00")
+	c.keep = name
+	begin := []call{
 		{nr: unix.SYS_PRCTL, args: [6]uintptr{unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL)}},
+		{nr: unix.SYS_OPENAT, args: [6]uintptr{noDir, address(&name[0]), unix.O_RDONLY | unix.O_NONBLOCK}},
 	}
-	done, errno, err := c.run(ctx, calls)
+	if done, errno, err := c.run(ctx, begin); err != nil || errno != 0 {
+		return enterError(done, errno, err)
+	}
+	done, errno, err := c.run(ctx, []call{{nr: unix.SYS_SETNS, args: [6]uintptr{begin[1].ret, unix.CLONE_NEWUSER}}})
+	return enterError(len(begin)+done, errno, err)
+}
+
+func enterError(done int, errno syscall.Errno, err error) error {
 	switch {
 	case err != nil:
 		return err
 	case errno != 0:
-		return fmt.Errorf("namespace child: call %d: %w", done, errno)
+		return fmt.Errorf("namespace child: %s: %w", []string{"die with the parent", "open", "enter"}[done], errno)
 	}
 	return nil
 }
