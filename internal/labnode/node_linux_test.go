@@ -16,9 +16,13 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
-// TestNodesAreApartAndCloseRemovesThem starts two nodes side by side, without userns-shim.
+// TestNodesAreApartAndCloseRemovesThem starts two nodes side by side, without userns-shim. One has more ids than nodes have by default.
 func TestNodesAreApartAndCloseRemovesThem(t *testing.T) {
-	one, two := startNode(t), startNode(t)
+	const wide = 2*labnode.RangesPerNode - 60
+	one, two := startNode(t), startNodeWith(t, labnode.Options{KubeletRanges: wide, PoolRanges: 60})
+	if got := two.Kubelet().Length; got != wide*labnode.IDsPerRange || two.IDs.Length != 2*one.IDs.Length {
+		t.Errorf("the wide node has %d ids of %d, want %d ranges of twice as many as %d", got, two.IDs.Length, wide, one.IDs.Length)
+	}
 	if one.IDs.Contains(two.IDs.Start) || two.IDs.Contains(one.IDs.Start) {
 		t.Errorf("two nodes share host ids: %+v and %+v", one.IDs, two.IDs)
 	}
@@ -78,7 +82,13 @@ func TestSweepRemovesWhatAKilledOwnerLeft(t *testing.T) {
 
 func startNode(t *testing.T) *labnode.Node {
 	t.Helper()
-	node, err := labnode.Start(t.Context(), labnode.Options{Tools: nodetest.Tools(t), NoDaemon: true})
+	return startNodeWith(t, labnode.Options{})
+}
+
+func startNodeWith(t *testing.T, opts labnode.Options) *labnode.Node {
+	t.Helper()
+	opts.Tools, opts.NoDaemon = nodetest.Tools(t), true
+	node, err := labnode.Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
