@@ -33,7 +33,8 @@ func TestNothingIsTakenOnAnOldReview(t *testing.T) {
 		"acquire": {func(n *testNode, b *fakeTx) (Range, error) { return n.Acquire(b, "new", "new", Unit) }, unit(1), nil},
 		"acquire two": {
 			func(n *testNode, b *fakeTx) (Range, error) { return n.Acquire(b, "new", "new", 2*Unit) },
-			Range{unit(1).Start, 2 * Unit}, nil,
+			Range{unit(1).Start, 2 * Unit},
+			nil,
 		},
 		"acquire four":    {func(n *testNode, b *fakeTx) (Range, error) { return n.Acquire(b, "new", "new", 4*Unit) }, Range{}, ErrExhausted},
 		"claim":           {func(n *testNode, b *fakeTx) (Range, error) { return Range{}, n.Claim(b, "new", "new", unit(0)) }, Range{}, ErrConflict},
