@@ -27,15 +27,15 @@ func TestPackageUnderSystemd(t *testing.T) {
 	p := m.runPod(t)
 	volume := t.TempDir()
 	stays := p.run(t, "stays", "sleep 1000000", volume)
-	init := func() string { return p.exec(t, stays, "cat", "/proc/1/stat") }
-	lives := init()
+	init := func(t *testing.T) string { return p.exec(t, stays, "cat", "/proc/1/stat") }
+	lives := init(t)
 	same := func(t *testing.T, when string) {
 		t.Helper()
 		if got := p.status(t, stays).State; got != runtimeapi.ContainerState_CONTAINER_RUNNING {
 			t.Fatalf("%s the container is %s", when, got)
 		}
 		// The process's number and its start.
-		if got := init(); slices.Compare(strings.Fields(got)[19:22], strings.Fields(lives)[19:22]) != 0 {
+		if got := init(t); slices.Compare(strings.Fields(got)[19:22], strings.Fields(lives)[19:22]) != 0 {
 			t.Errorf("%s the container's process is another:\n%s\n%s", when, got, lives)
 		}
 	}
@@ -49,6 +49,11 @@ func TestPackageUnderSystemd(t *testing.T) {
 		run(t, "systemctl", "stop", "containerd.service")
 		run(t, "systemctl", "start", "containerd.service")
 		m.wantVersion(t, newer)
+		// Its client dials again only after a pause, and kubelet asks again.
+		eventually(t, "an exec works again", func() bool {
+			_, err := m.runtime.ExecSync(limited(t), &runtimeapi.ExecSyncRequest{ContainerId: stays, Cmd: []string{"true"}, Timeout: 60})
+			return err == nil
+		})
 		same(t, "after a stop and start of containerd")
 	})
 	t.Run("crash", func(t *testing.T) {
