@@ -158,6 +158,10 @@ func daemonSetsPod(t *testing.T, file, image string) *corev1.Pod {
 	pod.Spec.ServiceAccountName, pod.Spec.NodeSelector = "", nil // this kubelet's node has no labels
 	for i := range pod.Spec.InitContainers {
 		pod.Spec.InitContainers[i].Image = image
+		// Below Linux 6.3 the self-test fails, for no handler has user namespaces.
+		if args := pod.Spec.InitContainers[i].Args; args[0] == "install" {
+			pod.Spec.InitContainers[i].Args = append(args, "--selftest=false")
+		}
 	}
 	for i := range pod.Spec.Containers {
 		pod.Spec.Containers[i].Image = image
