@@ -19,7 +19,7 @@ const rebuildRemedy = "it runs and nobody manages it: if the database was lost o
 
 // pins finds what is left of sandboxes without a record, and removes it where no process is in it.
 func (r *Reconciler) pins(ctx context.Context) ([]Finding, error) {
-	strays, err := r.opts.Sandboxes.Strays(r.ours)
+	strays, err := r.opts.Sandboxes.Strays(ctx, r.ours)
 	if err != nil {
 		return nil, fmt.Errorf("look for pins without a sandbox: %w", err)
 	}
@@ -30,8 +30,8 @@ func (r *Reconciler) pins(ctx context.Context) ([]Finding, error) {
 		if len(s.Pins) > 0 {
 			f.Found = fmt.Sprintf("namespaces of a sandbox that has no record: %v", s.Pins)
 		}
-		if s.Owner != 0 {
-			f.Range = idpool.Range{Start: s.Owner, Length: idpool.Unit}
+		if s.IDs.Length != 0 {
+			f.Range = s.IDs
 			f.Pod, err = r.rest(&f)
 			errs = append(errs, err)
 		}

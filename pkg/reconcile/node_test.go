@@ -29,7 +29,7 @@ func (w *world) wantNothing(t *testing.T) {
 
 func TestPinWithoutSandbox(t *testing.T) {
 	w := newWorld(t)
-	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, Owner: slot(3).Start}}
+	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, IDs: slot(3)}}
 	f := w.one(t, KindPin)
 	if !f.Repaired() || f.Sandbox != "s1" || f.Range != slot(3) || !strings.Contains(f.Found, "/ns/user") || !slices.Equal(w.sandboxes.removed, []string{"s1"}) {
 		t.Errorf("found %+v, removed %v", f, w.sandboxes.removed)
@@ -41,7 +41,7 @@ func TestPinWithoutSandbox(t *testing.T) {
 // TestPinWithProcessesIsLeft: the pod may be one whose record can be made again.
 func TestPinWithProcessesIsLeft(t *testing.T) {
 	w := newWorld(t)
-	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, Owner: slot(3).Start, Process: 4711}}
+	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, IDs: slot(3), Process: 4711}}
 	for range 2 {
 		f := w.one(t, KindPin)
 		if f.Repaired() || !strings.Contains(f.Found, "process 4711") || !strings.Contains(f.Remedy, "pool rebuild") || w.Leaked()[idpool.SegmentPool] != 1 {

@@ -23,7 +23,7 @@ type Sandboxes interface {
 	// All returns every record, also of sandboxes that are being made.
 	All() []sandbox.Record
 	// Strays returns what is left of sandboxes that have no record; RemoveStray takes it away.
-	Strays(mine func(owner uint32) bool) ([]sandbox.Stray, error)
+	Strays(ctx context.Context, mine func(owner uint32) bool) ([]sandbox.Stray, error)
 	RemoveStray(ctx context.Context, s sandbox.Stray) error
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 	"github.com/userns-shim/userns-shim/pkg/network"
 	"github.com/userns-shim/userns-shim/pkg/sandbox/ns"
 )
@@ -19,8 +20,8 @@ type Stray struct {
 	ID string
 	// Pins are the paths of its namespaces.
 	Pins []string
-	// Owner is the first host id of its ids, 0 where they are the host's or nobody can tell.
-	Owner uint32
+	// IDs are its host ids, none where they are the host's or nobody can tell.
+	IDs idpool.Range
 	// Process is in one of the namespaces, 0 for none.
 	Process int
 }
@@ -28,7 +29,7 @@ type Stray struct {
 // Strays looks for namespaces and files of sandboxes that have no record. Those of a sandbox are made after its record
 // and removed before it, and no id is used twice: what is there before and after a moment without a record
 // is left over. Network namespaces stand among others'; one alone is ours if mine says so of the id that owns it.
-func (m *Manager) Strays(mine func(owner uint32) bool) ([]Stray, error) {
+func (m *Manager) Strays(ctx context.Context, mine func(owner uint32) bool) ([]Stray, error) {
 	ids, err := m.strayDirs()
 	if err != nil {
 		return nil, err
@@ -46,15 +47,16 @@ func (m *Manager) Strays(mine func(owner uint32) bool) ([]Stray, error) {
 	}
 	found = append(found, nets...)
 	for i := range found {
-		if err := found[i].look(); err != nil {
+		if err := found[i].look(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
 }
 
-// look completes a stray by what its namespaces tell.
-func (s *Stray) look() (err error) {
+// look completes a stray by what its namespaces tell. Where the user namespace itself is not pinned any more, the others name
+// its first id, and it counts as one of a usual length.
+func (s *Stray) look(ctx context.Context) (err error) {
 	for _, path := range s.Pins {
 		owner, err := ns.OwnerID(path)
 		if errors.Is(err, ns.ErrNotPinned) {
@@ -63,7 +65,14 @@ func (s *Stray) look() (err error) {
 		if err != nil {
 			return err
 		}
-		s.Owner = max(s.Owner, owner)
+		if owner == 0 {
+			continue
+		}
+		length := uint32(idpool.Unit)
+		if m, err := ns.MappingOf(ctx, path); err == nil && m.HostID == owner {
+			length = m.Length
+		}
+		s.IDs = idpool.Range{Start: owner, Length: max(s.IDs.Length, length)}
 	}
 	s.Process, err = ns.Tenant("/proc", s.Pins)
 	return err
@@ -101,7 +110,7 @@ func (m *Manager) strayNets(known map[string]bool, mine func(owner uint32) bool)
 		if err != nil || owner == 0 || !mine(owner) { // others' pins come and go
 			continue
 		}
-		found = append(found, Stray{Pins: []string{path}, Owner: owner})
+		found = append(found, Stray{Pins: []string{path}})
 	}
 	return found, nil
 }

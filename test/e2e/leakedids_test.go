@@ -222,6 +222,31 @@ func TestLeakedSandboxIsUnpinned(t *testing.T) {
 	n.wantUndisturbed(t)
 }
 
+// TestLeakedSandboxWithMoreIDsRestsWithAllOfThem: neither a record nor the ledger tells of the pod, only its namespaces do.
+func TestLeakedSandboxWithMoreIDsRestsWithAllOfThem(t *testing.T) {
+	t.Parallel()
+	n := startLeakNode(t, "100ms")
+	const ids = 2 * idpool.Unit
+	pod := n.RunPod(t, nodetest.MappingOf(labnode.Extent{Start: n.Kubelet().Start, Length: ids}))
+	c := pod.Run(t, n.Image(t, labimage.Demo))
+	n.edit(t, func(tx *state.Tx) error {
+		return errors.Join(dropSandbox(tx, pod.ID), dropEntry(tx, n.Kubelet().Start))
+	})
+	if l := n.wantLeak(t, "pin", n.Kubelet().Start, false); l.Length != ids {
+		t.Errorf("the leak has %d ids, want %d: %+v", l.Length, ids, l)
+	}
+	n.wantEntry(t, n.Kubelet().Start, "quarantined")
+	next := n.Kubelet().Start + idpool.Unit
+	if out := wantPool(t, n.Node, "who", strconv.FormatUint(uint64(next), 10)); !strings.Contains(out, "quarantined") {
+		t.Errorf("who %d says %q, want it in quarantine", next, out)
+	}
+	c.Remove(t)
+	n.eventuallyRepaired(t, "nothing is left of the sandbox", func() bool {
+		return metric(t, n.Node, `userns_shim_idpool_leaks_repaired_total{kind="pin"}`) == 1
+	})
+	n.wantUndisturbed(t)
+}
+
 // TestLeakedPinIsFoundByThePeriodicLook: a pin appears while the daemon runs.
 func TestLeakedPinIsFoundByThePeriodicLook(t *testing.T) {
 	t.Parallel()
