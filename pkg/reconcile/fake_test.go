@@ -40,7 +40,9 @@ func (f *fakeSandboxes) All() []sandbox.Record {
 	return records
 }
 
-func (f *fakeSandboxes) Strays(context.Context, func(uint32) bool) ([]sandbox.Stray, error) { return f.strays, nil }
+func (f *fakeSandboxes) Strays(context.Context, func(uint32) bool) ([]sandbox.Stray, error) {
+	return f.strays, nil
+}
 
 func (f *fakeSandboxes) RemoveStray(_ context.Context, s sandbox.Stray) error {
 	f.removed = append(f.removed, s.ID)
