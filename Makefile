@@ -158,6 +158,10 @@ generate: ## docs/configuration.md and the default file, from the configuration'
 unit: $(GOTESTSUM) | build-deps ## tests without privilege, with the race detector
 	@hack/tier.sh unit
 
+.PHONY: scale
+scale: $(GOTESTSUM) ## the id pool with every range, and 10,000 cycles under kills: without the race detector
+	@hack/tier.sh scale
+
 .PHONY: integration
 integration: tools require-root | build-deps test-deps ## tests that need root, with the race detector
 	@hack/tier.sh integration

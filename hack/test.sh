@@ -7,14 +7,14 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 make=${MAKE:-make}
-tiers=(lint unit)
+tiers=(lint unit scale)
 if [[ $EUID -eq 0 ]]; then
     # e2e-vm is asked for by name until a whole run was timed on a quiet machine.
     tiers+=(integration e2e e2e-kubelet e2e-package)
 fi
 
 mkdir -p _output
-rm -f _output/{unit,integration,e2e,e2e-kubelet,e2e-package}.{log,json,xml}
+rm -f _output/{unit,scale,integration,e2e,e2e-kubelet,e2e-package}.{log,json,xml}
 report=() failed=0
 for tier in build tools "${tiers[@]}"; do
     began=$SECONDS outcome=ok

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# tier.sh unit|integration|e2e|e2e-kubelet|e2e-package|e2e-vm: run one tier of tests (the Makefile says what each
+# tier.sh unit|scale|integration|e2e|e2e-kubelet|e2e-package|e2e-vm: run one tier of tests (the Makefile says what each
 # is) with gotestsum from bin/.
 #
 # All output goes to _output/TIER.log; the terminal gets the failures with their
@@ -43,6 +43,11 @@ unit)
     [[ $EUID -ne 0 ]] || as_nobody
     packages=$(go list "${own[@]}" | grep -v '/internal/layering$')
     ;;
+scale)
+    # The race detector takes 20 times as long, so with it these tests are a part of themselves.
+    args=(-count 1 -timeout 5m)
+    packages=./pkg/idpool
+    ;;
 integration)
     args=(-race -count 1 -timeout 10m)
     packages=$(importers)
@@ -65,7 +70,7 @@ e2e-vm)
     command=(hack/vm/run.sh -test.run "${RUN:-^($chosen)\$}")
     ;;
 *)
-    echo "usage: $0 unit|integration|e2e|e2e-kubelet|e2e-package|e2e-vm" >&2
+    echo "usage: $0 unit|scale|integration|e2e|e2e-kubelet|e2e-package|e2e-vm" >&2
     exit 2
     ;;
 esac
