@@ -70,19 +70,7 @@ type Registry struct {
 // StartRegistry serves the catalogue until the test ends.
 func StartRegistry(t testing.TB) *Registry {
 	t.Helper()
-	registry, err := labimage.NewRegistry(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := registry.Close(); err != nil {
-			t.Errorf("close registry: %v", err)
-		}
-	})
-	box, err := labimage.FindBox(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	registry, box := serveNothing(t, nil)
 	digests, err := registry.PushAll(t.Context(), box)
 	if err != nil {
 		t.Fatal(err)
@@ -97,19 +85,7 @@ func StartRegistry(t testing.TB) *Registry {
 // ServeDemo serves the demo image under a name until the test ends. A nil listener is a new one on loopback.
 func ServeDemo(t testing.TB, listener net.Listener, name string) *labimage.Registry {
 	t.Helper()
-	registry, err := labimage.NewRegistry(listener)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := registry.Close(); err != nil {
-			t.Errorf("close registry: %v", err)
-		}
-	})
-	box, err := labimage.FindBox(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	registry, box := serveNothing(t, listener)
 	img, err := labimage.Build(labimage.Catalogue(box)[labimage.Demo])
 	if err != nil {
 		t.Fatal(err)
@@ -132,4 +108,22 @@ func showLog(t testing.TB, name, path string) {
 			t.Logf("log of %s:\n%s", name, labnode.LogTailFrom(path, start))
 		}
 	})
+}
+
+// serveNothing starts an empty registry, which ends with the test, and finds the program that the catalogue's images run.
+func serveNothing(t testing.TB, listener net.Listener) (registry *labimage.Registry, box labimage.Box) {
+	t.Helper()
+	registry, err := labimage.NewRegistry(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := registry.Close(); err != nil {
+			t.Errorf("close registry: %v", err)
+		}
+	})
+	if box, err = labimage.FindBox(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return registry, box
 }
