@@ -60,12 +60,14 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, streams str
 	return int32(exit.Code), nil
 }
 
+// serveExec starts the command for good: its output may reach a client, which leaves with it, before
+// containerd tells of the start.
 func (m *Manager) serveExec(ctx context.Context, rec Record, execID string, cmd []string, io *stream.ExecIO, tty bool) (Exit, error) {
-	if err := m.startExec(ctx, rec, execID, ocispec.Exec{Args: cmd, TTY: tty}, io.Paths()); err != nil {
-		return Exit{}, err
-	}
 	follow, cancel := outliveClient(ctx)
 	defer cancel()
+	if err := m.startExec(follow, rec, execID, ocispec.Exec{Args: cmd, TTY: tty}, io.Paths()); err != nil {
+		return Exit{}, err
+	}
 	if err := io.Connect(ctx, console{m.opts.Consoles, rec.ID, execID}); err != nil {
 		return Exit{}, errors.Join(err, m.abandonExec(follow, rec.ID, execID, io.Drain))
 	}
