@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
@@ -30,20 +29,19 @@ import (
 // Descriptors that hold a namespace are not looked for: that would be a system call for each descriptor of the node.
 func PinCopies(proc, pins string, others ...string) Source {
 	return Source{name: "mounts", find: func(ctx context.Context, c claims, f *found) error {
-		host, err := inode(filepath.Join(proc, "self/ns/user"))
+		own, err := newNamespaces(proc, append([]string{pins}, others...)...)
 		if err != nil {
 			return err
 		}
-		own := processLook{proc: proc, pins: pins, host: host, claims: c, class: map[uint64]class{}}
-		l := copyLook{own: &own, others: others, seen: map[uint64]bool{}, copies: map[uint64][]pinCopy{}}
-		return l.find(ctx, f)
+		l := copyLook{namespaces: own, claims: c, seen: map[uint64]bool{}, copies: map[uint64][]pinCopy{}}
+		return lookTwice(ctx, proc, &l, f)
 	}}
 }
 
-// copyLook is one look.
+// copyLook is a look at the namespaces that processes see mounted.
 type copyLook struct {
-	own    *processLook // tells the pods' own namespaces
-	others []string
+	*namespaces
+	claims claims
 	seen   map[uint64]bool      // mount namespaces, by inode
 	copies map[uint64][]pinCopy // of each namespace a few, by inode
 }
@@ -55,36 +53,9 @@ type pinCopy struct {
 	inode uint64 // of the namespace that is mounted
 }
 
-func (l *copyLook) learnPins() error {
-	err := l.own.learnPins()
-	for _, pattern := range l.others {
-		err = errors.Join(err, l.own.learn(pattern))
-	}
-	return err
-}
+func (l *copyLook) noted() bool { return len(l.copies) > 0 }
 
-func (l *copyLook) find(ctx context.Context, f *found) error {
-	if err := l.learnPins(); err != nil {
-		return err
-	}
-	err := hostids.ForEachProcess(l.own.proc, func(pid int) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return l.mounts(pid)
-	})
-	if err != nil || len(l.copies) == 0 {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(confirmAfter):
-	}
-	// Pods that came meanwhile have their pins by now, and those that went have no copies of them.
-	if err := l.learnPins(); err != nil {
-		return err
-	}
+func (l *copyLook) confirm(ctx context.Context, f *found) error {
 	for _, inode := range slices.Sorted(maps.Keys(l.copies)) {
 		if err := l.tellFirst(ctx, l.copies[inode], f); err != nil {
 			return err
@@ -106,16 +77,16 @@ func (l *copyLook) tellFirst(ctx context.Context, copies []pinCopy, f *found) er
 	return nil
 }
 
-// mounts notes the namespaces that a process sees mounted, once for each mount namespace.
-func (l *copyLook) mounts(pid int) error {
-	space, err := inode(filepath.Join(l.own.dir(pid), "ns/mnt"))
+// process notes the namespaces that a process sees mounted, once for each mount namespace.
+func (l *copyLook) process(pid int) error {
+	space, err := inode(filepath.Join(l.dir(pid), "ns/mnt"))
 	if gone(err) || err == nil && l.seen[space] {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(l.own.dir(pid), "mountinfo"))
+	text, err := os.ReadFile(filepath.Join(l.dir(pid), "mountinfo"))
 	if errors.Is(err, unix.EINVAL) || gone(err) { // ended, or between two namespaces
 		return nil
 	}
@@ -125,7 +96,7 @@ func (l *copyLook) mounts(pid int) error {
 	l.seen[space] = true
 	for line := range bytes.Lines(text) {
 		c, ok := parseNamespaceMount(string(line))
-		if ok && l.own.class[c.inode] == 0 && len(l.copies) < maxCandidates && len(l.copies[c.inode]) < maxProofs {
+		if ok && l.class[c.inode] == 0 && len(l.copies) < maxCandidates && len(l.copies[c.inode]) < maxProofs {
 			c.pid = pid
 			l.copies[c.inode] = append(l.copies[c.inode], c)
 		}
@@ -155,7 +126,7 @@ func unescapeMount(path string) string {
 
 // tell adds a copy that has ids of the ledger and is no pod's. False says that it is not there any more, or cannot be seen.
 func (l *copyLook) tell(c pinCopy, f *found) (told bool, err error) {
-	if l.own.class[c.inode] == classOwn {
+	if l.class[c.inode] == classOwn {
 		return true, nil
 	}
 	space, err := l.open(c)
@@ -167,16 +138,16 @@ func (l *copyLook) tell(c pinCopy, f *found) (told bool, err error) {
 		return true, err
 	}
 	r := idpool.Range{Start: owner, Length: idpool.Unit}
-	held, err := hostids.Credentials(l.own.proc, c.pid)
+	held, err := hostids.Credentials(l.proc, c.pid)
 	if err != nil || held.Command == "" {
 		return false, err
 	}
 	o := Owner{
 		Kind: KindPinCopy, Range: r, Who: who(c.pid, held.Command),
 		// Quoted: the path is a pod's choice, and goes to somebody's terminal.
-		Where: strings.TrimSpace(fmt.Sprintf("at %q %s", c.path, l.own.cgroup(c.pid))),
+		Where: strings.TrimSpace(fmt.Sprintf("at %q %s", c.path, l.cgroup(c.pid))),
 	}
-	if l.own.claims.touches(r) && l.own.claims.admit(&o, "") {
+	if l.claims.touches(r) && l.claims.admit(&o, "") {
 		f.add(o)
 	}
 	return true, nil
@@ -185,7 +156,7 @@ func (l *copyLook) tell(c pinCopy, f *found) (told bool, err error) {
 // open opens the namespace of a copy, nil where it has gone. The path is a pod's: it is resolved inside of the pod's root, whatever links it
 // is made of, and what is found there is opened only when it is a namespace, for to open anything else may have effects.
 func (l *copyLook) open(c pinCopy) (*os.File, error) {
-	root, err := os.OpenFile(filepath.Join(l.own.dir(c.pid), "root"), unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, err := os.OpenFile(filepath.Join(l.dir(c.pid), "root"), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if gone(err) {
 		return nil, nil
 	}
@@ -232,10 +203,10 @@ func (l *copyLook) ownerOf(space *os.File) (class, uint32, error) {
 	owner, err := unix.IoctlGetUint32(user, unix.NS_GET_OWNER_UID)
 	var st unix.Stat_t
 	err = errors.Join(err, unix.Fstat(user, &st))
-	if err != nil || l.own.class[st.Ino] == classOwn {
+	if err != nil || l.class[st.Ino] == classOwn {
 		unix.Close(user)
 		return classOwn, owner, err
 	}
-	class, err := l.own.classifyOpen(user)
+	class, err := l.classifyOpen(user)
 	return class, owner, err
 }
