@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,7 +58,8 @@ func addLayer(fs, tree int, name string) error {
 // probeIDMappedOverlay mounts an overlay over two idmapped layers in dir. It attaches them in a mount
 // namespace of its own and so asks nothing of the kernel but what is asked about.
 func (p *Prober) probeIDMappedOverlay(dir string) (err error) {
-	scratch, err := os.MkdirTemp(dir, ".kernel-probe-")
+	removeLeftScratch(dir)
+	scratch, err := os.MkdirTemp(dir, scratchPrefix)
 	if err != nil {
 		return err
 	}
@@ -80,6 +82,26 @@ func (p *Prober) probeIDMappedOverlay(dir string) (err error) {
 	}
 	defer unix.Close(stage)
 	return onThread(func() error { return mountStaged(stage, layers) })
+}
+
+const scratchPrefix = ".kernel-probe-"
+
+// scratchAge is far longer than a probe, which takes milliseconds, needs its directory.
+const scratchAge = time.Minute
+
+// removeLeftScratch removes what a probe left that was killed. What cannot be removed is no reason not to probe.
+func removeLeftScratch(dir string) {
+	left, _ := filepath.Glob(filepath.Join(dir, scratchPrefix+"*")) // the one error is a bad pattern: a directory with a bracket
+	for _, scratch := range left {
+		info, err := os.Lstat(scratch)
+		if err != nil || time.Since(info.ModTime()) < scratchAge {
+			continue // in use, or somebody else removed it
+		}
+		for _, name := range layerNames {
+			_ = os.Remove(filepath.Join(scratch, name))
+		}
+		_ = os.Remove(scratch)
+	}
 }
 
 // onThread runs work on a thread of its own, which ends with the work, and its mount namespace with it. It is

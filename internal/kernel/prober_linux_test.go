@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -165,6 +166,32 @@ func TestNothingLeft(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("left in the directory: %v (%v)", entries, err)
+	}
+}
+
+// TestLeftScratch: a probe that was killed left its directory, and another is at work.
+func TestLeftScratch(t *testing.T) {
+	p, dir := newProber(t), t.TempDir()
+	left, used := filepath.Join(dir, scratchPrefix+"left"), filepath.Join(dir, scratchPrefix+"used")
+	for _, scratch := range []string{left, used} {
+		for _, name := range layerNames {
+			if err := os.MkdirAll(filepath.Join(scratch, name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	old := time.Now().Add(-2 * scratchAge)
+	if err := os.Chtimes(left, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.OverlayLayersIDMapped(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the scratch directory of a probe that was killed: %v, want it gone", err)
+	}
+	if _, err := os.Stat(filepath.Join(used, layerNames[1])); err != nil {
+		t.Errorf("the scratch directory of a probe at work: %v", err)
 	}
 }
 
