@@ -51,6 +51,10 @@ func (s Scope) hostPath(path string) string {
 // id matches what sandboxes, containers and shim sockets are named by.
 var id = regexp.MustCompile(`[0-9a-f]{64}`)
 
+// discardedBundle matches a bundle that containerd has renamed in order to remove it. Where its two removals of one bundle, that of the
+// task and that of the shim that has gone, meet the OCI runtime's log in it, containerd gives up and never looks at it again.
+var discardedBundle = regexp.MustCompile(`/io\.containerd\.runtime\.v2\.task/[^/]+/\.[0-9a-f]{64}$`)
+
 func (s Scope) addStateFiles(inv Inventory) error {
 	for _, dir := range s.StateDirs {
 		err := filepath.WalkDir(s.hostPath(dir), func(path string, entry fs.DirEntry, err error) error {
@@ -59,6 +63,8 @@ func (s Scope) addStateFiles(inv Inventory) error {
 				return nil // gone while walking, or never made
 			case err != nil:
 				return err
+			case discardedBundle.MatchString(path):
+				return skipDir(entry)
 			case entry.Type() == fs.ModeNamedPipe:
 				inv.add("fifo", "%s", s.shown(path))
 			case id.MatchString(entry.Name()):

@@ -40,6 +40,9 @@ func TestCheckNamesEveryKindOfLeak(t *testing.T) {
 	}{
 		{"mount", "m (tmpfs)", lab.leakMount},
 		{"state file", sandbox, func(t *testing.T) func() error { return lab.leakFile(t, "state/"+sandbox) }},
+		{"state file", "k8s.io/" + sandbox, func(t *testing.T) func() error {
+			return lab.leakFile(t, "state/io.containerd.runtime.v2.task/k8s.io/"+sandbox)
+		}},
 		{"network namespace", "cni-1", func(t *testing.T) func() error { return lab.leakFile(t, "netns/cni-1") }},
 		{"CNI address", "10.88.0.7", func(t *testing.T) func() error { return lab.leakFile(t, "net/10.88.0.7") }},
 		{"fifo", "out", lab.leakFIFO},
@@ -72,7 +75,7 @@ func TestCheckNamesEveryKindOfLeak(t *testing.T) {
 }
 
 // TestCheckPassesOverWhatMayStay holds what is no leak: the bridge, the plugins' shared chains,
-// host-local's bookkeeping, files without an id, and daemons.
+// host-local's bookkeeping, files without an id, bundles that containerd discards, and daemons.
 func TestCheckPassesOverWhatMayStay(t *testing.T) {
 	testkit.RequireRoot(t)
 	lab := newLab(t)
@@ -80,6 +83,7 @@ func TestCheckPassesOverWhatMayStay(t *testing.T) {
 	lab.leakFile(t, "net/last_reserved_ip.0")
 	lab.leakFile(t, "net/lock")
 	lab.leakFile(t, "state/daemon.lock")
+	lab.leakFile(t, "state/io.containerd.runtime.v2.task/k8s.io/."+strings.Repeat("0123456789abcdef", 4)+"/log.json")
 	lab.addLink(t, "bridge0")
 	lab.iptables(t, "-N", "CNI-FORWARD")
 	lab.iptables(t, "-A", "FORWARD", "-j", "CNI-FORWARD")
@@ -258,7 +262,7 @@ func (l *lab) leakMount(t *testing.T) func() error {
 
 func (l *lab) leakFile(t *testing.T, name string) func() error {
 	path := filepath.Join(l.dir, name)
-	if err := os.WriteFile(path, nil, 0o644); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	return func() error { return os.Remove(path) }

@@ -73,7 +73,7 @@ func (m *machine) step(t *rapid.T, b *fakeTx) {
 	pod := drawPod(t)
 	sandbox := drawSandbox(t, pod)
 	switch rapid.SampledFrom([]string{
-		"acquire", "acquire", "acquire", "claim", "claim", "release", "release", "release", "reap", "reservation", "reservation", "traces",
+		"acquire", "acquire", "acquire", "claim", "claim", "release", "release", "release", "reap", "reservation", "reservation", "recovery", "traces",
 	}).Draw(t, "request") {
 	case "acquire":
 		ids := uint32(rapid.SampledFrom([]int{1, 1, 1, 1, 2, 3}).Draw(t, "units")) * Unit
@@ -95,6 +95,8 @@ func (m *machine) step(t *rapid.T, b *fakeTx) {
 		m.model.release(sandbox, now)
 	case "reservation":
 		m.stepReservation(t, b, sandbox)
+	case "recovery":
+		m.stepRecovery(t, b, pod, sandbox)
 	case "traces":
 		m.lookAgain(t)
 	case "reap":

@@ -169,7 +169,9 @@ func (m *model) reclaimable(n int) int {
 // longestRested returns the first slot that can be given of the pool's own entry that waits for its age longest.
 func (m *model) longestRested() int {
 	byAge := slices.Clone(m.entries)
-	slices.SortFunc(byAge, func(a, b Allocation) int { return a.Since.Compare(b.Since) })
+	slices.SortFunc(byAge, func(a, b Allocation) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Range.Start, b.Range.Start))
+	})
 	for _, a := range byAge {
 		own := slices.ContainsFunc(m.opts.Extents, func(e Range) bool {
 			return e.Start <= a.Range.Start && a.Range.End() <= e.End()

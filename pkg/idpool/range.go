@@ -65,6 +65,19 @@ func (r Range) Overlaps(o Range) bool {
 		uint64(r.Start) < o.End() && uint64(o.Start) < r.End()
 }
 
+// without returns what of the range lies before o, and what behind it.
+func (r Range) without(o Range) []Range {
+	var parts []Range
+	if r.Start < o.Start {
+		parts = append(parts, Range{Start: r.Start, Length: uint32(min(uint64(o.Start), r.End()) - uint64(r.Start))})
+	}
+	if o.End() < r.End() {
+		start := max(o.End(), uint64(r.Start))
+		parts = append(parts, Range{Start: uint32(start), Length: uint32(r.End() - start)})
+	}
+	return parts
+}
+
 // Aligned says whether start and length are multiples of Unit and the range is
 // not empty.
 func (r Range) Aligned() bool {

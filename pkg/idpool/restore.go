@@ -6,7 +6,8 @@ import "fmt"
 const UnknownPod PodUID = "unknown"
 
 // Restore records that a sandbox of the pod uses r, because on the node it does so already: neither extents,
-// policy nor quarantine are asked. What rests there gives way. It is for a ledger that lost the entry.
+// policy nor quarantine are asked. What rests there gives way; what rests beside it, as a part of the same entry,
+// rests on. It is for a ledger that lost the entry.
 //
 // Errors: ErrInvalid (an empty range or name, the sandbox uses another range), ErrPodHolds, ErrConflict (a
 // *ConflictError), and those of b.
@@ -34,6 +35,13 @@ func (p *Pool) Restore(b Bucket, pod PodUID, sandbox string, r Range) error {
 	}
 	pl := newPlan()
 	pl.drop, pl.put = overlapping, []*entry{p.allocationLocked(r, pod, sandbox)}
+	for _, e := range overlapping {
+		for _, part := range e.Range.without(r) {
+			left := e.record
+			left.Range = part
+			pl.put = append(pl.put, p.newEntry(left))
+		}
+	}
 	if err := p.applyLocked(b, pl); err != nil {
 		return fmt.Errorf("restore range %s of pod %s: %w", r, pod, err)
 	}

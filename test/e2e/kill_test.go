@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -196,23 +195,6 @@ func (l *load) stop(t *testing.T) {
 			return strings.Contains(p.Cmdline, "containerd-shim") && strings.Contains(p.Cmdline, l.node.Containerd.Address)
 		})) == 0
 	})
-	l.removeHiddenBundles(t)
-}
-
-// removeHiddenBundles removes what containerd renames before it removes it, and looks at no more: it was killed in between, or
-// the OCI runtime of an interrupted create made a file in it meanwhile.
-func (l *load) removeHiddenBundles(t *testing.T) {
-	t.Helper()
-	hidden, err := filepath.Glob(filepath.Join(l.node.Containerd.State, "io.containerd.runtime.v2.task", labnode.Namespace, ".*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d bundles that containerd left", len(hidden))
-	for _, dir := range hidden {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 // flushForwarding removes what nobody can ask the firewall plugin for: it finds a pod's rules by the result of the
