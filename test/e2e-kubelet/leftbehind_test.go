@@ -3,12 +3,14 @@ package e2ekubelet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/internal/leaks"
 )
 
@@ -47,6 +49,17 @@ func (n *node) traces(ctx context.Context) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// allocated asks userns-shim for the ranges that pods have. Those that only rest are nobody's.
+func (n *node) allocated(ctx context.Context) (held []string, err error) {
+	all, err := admin.NewClient(admin.SocketPath(n.Daemon.State)).PoolRanges(ctx)
+	for _, r := range all {
+		if r.State == "allocated" {
+			held = append(held, fmt.Sprintf("%d:%d of pod %s", r.Start, r.Length, r.Pod))
+		}
+	}
+	return held, err
 }
 
 func kubeletsOwn(thing leaks.Thing) bool {

@@ -1,6 +1,7 @@
 package e2ekubelet
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -68,6 +69,40 @@ containers:
 					return nil
 				})
 			})
+		}
+	})
+}
+
+// TestExecProbeThatHangs has a probe go on for longer than it may: it has failed then, and its processes are ended rather than gathered.
+func TestExecProbeThatHangs(t *testing.T) {
+	eachUsers(t, func(t *testing.T, n *node, hostUsers bool) {
+		p := n.run(t, hostUsers, `
+containers:
+- name: main
+  image: IMAGE
+  command: [sleep, infinity]
+  readinessProbe: {exec: {command: [sh, -c, '[ ! -e /tmp/hang ] || { echo >> /tmp/hang; sleep 24680; }']}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 1}
+`)
+		p.ready(t)
+		p.sh(t, "touch /tmp/hang")
+		p.await(t, "not ready", func(now *corev1.Pod) error {
+			if isReady(now) == nil {
+				return errors.New("it is ready still")
+			}
+			return nil
+		})
+		eventually(t, "four probes were tried", func() error {
+			if tries := number(t, p.sh(t, "wc -l < /tmp/hang")); tries < 4 {
+				return fmt.Errorf("%g were", tries)
+			}
+			return nil
+		})
+		if hanging := number(t, p.sh(t, "ps | grep -c '[s]leep 24680' || true")); hanging > 2 { // the one of now, and its shell
+			t.Errorf("%g processes of probes are there", hanging)
+		}
+		p.sh(t, "rm /tmp/hang")
+		if s := status(p.ready(t), "main"); s.RestartCount != 0 {
+			t.Errorf("the container was restarted: %+v", s)
 		}
 	})
 }

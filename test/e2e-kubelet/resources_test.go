@@ -85,10 +85,9 @@ func (p *pod) wantCgroups(t *testing.T, now *corev1.Pod, c *nodetest.Container) 
 			t.Errorf("the cgroup is %s, want one that ends with %s", dir, want)
 		}
 	}
+	wantShares(t, now.Status.QOSClass, cpu)
+	wantOOMScore(t, now.Status.QOSClass, c.PID(t))
 	if now.Status.QOSClass == corev1.PodQOSBestEffort {
-		if shares := cgroupValue(t, cpu, "cpu.shares", "cpu.weight"); shares != "2" && shares != "1" {
-			t.Errorf("cpu shares are %s", shares)
-		}
 		return
 	}
 	for _, dir := range []string{memory, filepath.Dir(memory)} { // the container's and the pod's
@@ -101,6 +100,43 @@ func (p *pod) wantCgroups(t *testing.T, now *corev1.Pod, c *nodetest.Container) 
 		if quota, _, _ := strings.Cut(got, " "); quota != "5000" {
 			t.Errorf("the quota of %s is %s", dir, got)
 		}
+	}
+}
+
+// wantShares holds the container's share of the processor against its request: 50m, 20m and nothing. The weight of version 2 is
+// runc's to compute; what it may not be is the kernel's default.
+func wantShares(t *testing.T, class corev1.PodQOSClass, cpu string) {
+	t.Helper()
+	want := map[corev1.PodQOSClass]string{corev1.PodQOSGuaranteed: "51", corev1.PodQOSBurstable: "20", corev1.PodQOSBestEffort: "2"}[class]
+	if _, err := os.Stat(filepath.Join(cpu, "cpu.weight")); err == nil {
+		if weight := number(t, cgroupValue(t, cpu, "cpu.weight")); weight >= 100 {
+			t.Errorf("the cpu weight is %g", weight)
+		}
+		return
+	}
+	if shares := cgroupValue(t, cpu, "cpu.shares"); shares != want {
+		t.Errorf("cpu shares are %s, want %s", shares, want)
+	}
+}
+
+// wantOOMScore holds what kubelet gives a container of each class. Without CAP_SYS_RESOURCE nobody gets less than userns-shim itself has.
+func wantOOMScore(t *testing.T, class corev1.PodQOSClass, pid int) {
+	t.Helper()
+	score := func(process string) float64 {
+		text, err := os.ReadFile("/proc/" + process + "/oom_score_adj")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return number(t, string(text))
+	}
+	got, own := score(strconv.Itoa(pid)), score("self")
+	want := map[corev1.PodQOSClass]bool{
+		corev1.PodQOSGuaranteed: got == -997 || got == own,
+		corev1.PodQOSBurstable:  got > 2 && got < 1000 && got > own,
+		corev1.PodQOSBestEffort: got == 1000,
+	}
+	if !want[class] {
+		t.Errorf("oom_score_adj is %g, the test's own %g", got, own)
 	}
 }
 

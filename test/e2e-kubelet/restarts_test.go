@@ -3,6 +3,7 @@ package e2ekubelet
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -43,34 +44,46 @@ containers:
 	}
 }
 
-// TestBackOff holds that a container which keeps failing is started at growing intervals: kubelet computes them from the times that
-// the runtime reports.
+// TestBackOff holds that a container which keeps failing is started at growing intervals, which kubelet computes from the times that the
+// runtime reports; and that kubelet clears the earlier attempts away.
 func TestBackOff(t *testing.T) {
 	eachUsers(t, func(t *testing.T, n *node, hostUsers bool) {
 		p := n.run(t, hostUsers, `
 containers:
 - {name: main, image: IMAGE, command: ['false']}
 `)
-		p.await(t, "backing off", func(now *corev1.Pod) error {
-			if waiting := status(now, "main").State.Waiting; waiting == nil || waiting.Reason != "CrashLoopBackOff" {
-				return errors.New(states(now))
-			}
-			return nil
-		})
-		var ends []time.Time // of the attempts, in order
-		p.await(t, "started three times", func(now *corev1.Pod) error {
+		var ended []corev1.ContainerStateTerminated // the attempts, in order; the first can be missed
+		told := false                               // why it waits
+		p.await(t, "was restarted three times", func(now *corev1.Pod) error {
 			s := status(now, "main")
-			if last := s.LastTerminationState.Terminated; last != nil && (len(ends) == 0 || last.FinishedAt.After(ends[len(ends)-1])) {
-				ends = append(ends, last.FinishedAt.Time)
+			for _, last := range []*corev1.ContainerStateTerminated{s.LastTerminationState.Terminated, s.State.Terminated} {
+				if last != nil && (len(ended) == 0 || ended[len(ended)-1].ContainerID != last.ContainerID) {
+					ended = append(ended, *last)
+				}
 			}
-			if s.RestartCount < 2 {
+			told = told || s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff"
+			if s.RestartCount < 3 || s.State.Running != nil {
 				return errors.New(states(now))
 			}
 			return nil
 		})
-		if s := status(p.await(t, "known", func(*corev1.Pod) error { return nil }), "main"); s.State.Running != nil && s.State.Running.StartedAt.Sub(ends[0]) < 9*time.Second {
-			t.Errorf("the third attempt began at %s, the first of those seen ended at %v", s.State.Running.StartedAt, ends)
+		if len(ended) < 3 || !told {
+			t.Fatalf("of three restarts the ends seen are %v; CrashLoopBackOff was told: %t", ended, told)
 		}
+		ended = ended[len(ended)-3:]
+		// The first restart is at once, and the next after 10 and 20 s. Times are in seconds.
+		for i, want := range []time.Duration{9 * time.Second, 19 * time.Second} {
+			if waited := ended[i+1].StartedAt.Sub(ended[i].FinishedAt.Time); waited < want {
+				t.Errorf("restart %d is %s after the end before it, want %s at least: %v", i+2, waited, want, ended)
+			}
+		}
+		eventually(t, "earlier attempts are cleared away", func() error {
+			logs, err := filepath.Glob(filepath.Join(n.kubelet.Logs, namespace+"_"+p.name+"_*", "main", "*.log"))
+			if all := p.containers(t); err != nil || len(all) > 2 || len(logs) > 2 {
+				return fmt.Errorf("%d containers and the logs %v are there, %w", len(all), logs, err)
+			}
+			return nil
+		})
 	})
 }
 
