@@ -83,12 +83,16 @@ func startNode(t *testing.T, tools labnode.Tools) (*node, error) {
 	began := time.Now()
 	lab, err := nodetest.New(t.Context(), labnode.Options{
 		Tools: tools, KubeletRanges: kubeletRanges, PoolRanges: poolRanges,
-		Daemon: labnode.DaemonOptions{Handlers: "  " + otherHandler + ": {runtime: io.containerd.runc.v2, binaryName: runc}\n"},
+		Daemon: labnode.DaemonOptions{
+			Handlers: "  " + otherHandler + ": {runtime: io.containerd.runc.v2, binaryName: runc}\n",
+			Registry: fmt.Sprintf("pinnedImages: [%q]", pinnedImages),
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	n := &node{Node: lab, image: lab.Image(t, labimage.Demo)}
+	lab.Ranges = n.allocated
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	defer cancel()
 	if n.kubelet, err = labnode.StartKubelet(ctx, lab.Node, n.defaults()); err != nil {

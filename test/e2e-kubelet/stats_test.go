@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
 // busy is a pod that has used a processor for six seconds, holds 48 MiB of a volume in memory, and has 24 MiB in its root filesystem and 8 in a volume
@@ -108,6 +110,7 @@ func TestStatsOfKubelet(t *testing.T) {
 				t.Errorf("the pod's network is %v, %v: docs/compatibility.md says that it is missing", got, err)
 			}
 		}
+		n.wantImageFs(t)
 	})
 	fromCRI := n.defaults()
 	fromCRI.Config["featureGates"] = map[string]bool{"PodAndContainerStatsFromCRI": true}
@@ -117,6 +120,7 @@ func TestStatsOfKubelet(t *testing.T) {
 			p.wantStats(t, 1) // CRI's metrics are integers
 			p.wantNetwork(t)
 		}
+		n.wantImageFs(t)
 	})
 	n.restartKubelet(t, n.defaults())
 	wantSame(t, pods, ids)
@@ -127,6 +131,24 @@ func (n *node) restartKubelet(t *testing.T, opts labnode.KubeletOptions) {
 	if err := n.kubelet.Restart(t.Context(), opts); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// wantImageFs compares what evictions and the garbage collection of images go by with the disk.
+func (n *node) wantImageFs(t *testing.T) {
+	t.Helper()
+	eventually(t, "summary of the filesystem for images", func() error {
+		var disk syscall.Statfs_t
+		if err := syscall.Statfs(n.SnapshotsDir(), &disk); err != nil {
+			return err
+		}
+		got := n.imageFs(t)
+		used, _ := nodetest.DiskUse(t, n.SnapshotsDir())
+		return errors.Join(
+			near("bytes that are used", float64(*got.UsedBytes), float64(used), 0),
+			near("bytes that are available", float64(*got.AvailableBytes), float64(disk.Bavail)*float64(disk.Bsize), 0),
+			near("capacity", float64(*got.CapacityBytes), float64(disk.Blocks)*float64(disk.Bsize), 0),
+		)
+	})
 }
 
 // wantStats compares summary and metrics with the cgroups. A part of a second is lost where seconds have no fraction.

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // podSummary is what /stats/summary says about a pod; the fields are kubelet's.
@@ -56,22 +57,62 @@ type processSum struct {
 	Count uint64 `json:"process_count"`
 }
 
-// summary asks kubelet for what one pod uses.
+// nodeSummary is the node's part: the filesystem that images are on, and containers.
+type nodeSummary struct {
+	Runtime struct{ ImageFs, ContainerFs *nodeFs }
+}
+
+type nodeFs struct {
+	AvailableBytes, CapacityBytes, UsedBytes *uint64
+}
+
+// askSummary is what kubelet says that the node and its pods use.
+func (n *node) askSummary(ctx context.Context) (*nodeSummary, []podSummary, error) {
+	body, err := n.client.get(ctx, "/stats/summary", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var all struct {
+		Node nodeSummary
+		Pods []podSummary
+	}
+	if err := json.Unmarshal(body, &all); err != nil {
+		return nil, nil, fmt.Errorf("decode summary: %w", err)
+	}
+	return &all.Node, all.Pods, nil
+}
+
+// imageFs waits until kubelet tells of the filesystem for images, which is that of containers here.
+func (n *node) imageFs(t testing.TB) (found nodeFs) {
+	t.Helper()
+	eventually(t, "filesystem of images", func() error {
+		now, _, err := n.askSummary(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, fs := range []*nodeFs{now.Runtime.ImageFs, now.Runtime.ContainerFs} {
+			if fs == nil || fs.AvailableBytes == nil || fs.CapacityBytes == nil || fs.UsedBytes == nil {
+				return fmt.Errorf("the node's summary is %+v", now)
+			}
+		}
+		found = *now.Runtime.ImageFs
+		return nil
+	})
+	return found
+}
+
+// summary is what kubelet says about one pod.
 func (p *pod) summary(ctx context.Context) (*podSummary, error) {
-	body, err := p.node.client.get(ctx, "/stats/summary", nil)
+	_, all, err := p.node.askSummary(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var all struct{ Pods []podSummary }
-	if err := json.Unmarshal(body, &all); err != nil {
-		return nil, fmt.Errorf("decode summary: %w", err)
-	}
-	for i := range all.Pods {
-		if all.Pods[i].PodRef.Name == p.name {
-			return &all.Pods[i], nil
+	for i := range all {
+		if all[i].PodRef.Name == p.name {
+			return &all[i], nil
 		}
 	}
-	return nil, fmt.Errorf("the summary of %d pods lacks %s", len(all.Pods), p.name)
+	return nil, fmt.Errorf("the summary of %d pods lacks %s", len(all), p.name)
 }
 
 // metrics are the samples of /metrics/cadvisor that are about one pod, by name and container; those of the pod itself have no

@@ -70,9 +70,7 @@ func write(t *testing.T, path, content string, uid, gid int) {
 }
 
 // snapshotsDir is where the overlayfs snapshotter keeps its layers.
-func snapshotsDir(n *nodetest.Node) string {
-	return filepath.Join(n.Containerd.Root, "io.containerd.snapshotter.v1.overlayfs", "snapshots")
-}
+func snapshotsDir(n *nodetest.Node) string { return n.SnapshotsDir() }
 
 // layersWith returns the paths on disk of a file in all image layers that have it.
 func layersWith(t *testing.T, n *nodetest.Node, name string) []string {

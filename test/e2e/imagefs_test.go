@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"io/fs"
 	"math"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -11,33 +9,8 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
-
-// diskUse sums up a directory as du(1) does.
-func diskUse(t *testing.T, dir string) (bytes, inodes uint64) {
-	t.Helper()
-	seen := map[uint64]bool{}
-	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		st := info.Sys().(*syscall.Stat_t)
-		if !seen[st.Ino] {
-			seen[st.Ino] = true
-			bytes += uint64(st.Blocks) * 512
-			inodes++
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes, inodes
-}
 
 // TestImageFsInfoIsWhatTheDiskHas, which is what kubelet's garbage collection goes by: usage and mountpoint of the
 // filesystem, the size of each image, and which images containers use.
@@ -71,7 +44,7 @@ func TestImageFsInfoIsWhatTheDiskHas(t *testing.T) {
 	// The writable layer is looked at again after some seconds.
 	eventually(t, "the writable layer counted", func() bool { return usage().UsedBytes.GetValue() > 20<<20 })
 	full := usage()
-	bytes, inodes := diskUse(t, snapshotsDir(n))
+	bytes, inodes := nodetest.DiskUse(t, snapshotsDir(n))
 	within("used bytes", full.UsedBytes.GetValue(), bytes)
 	within("used inodes", full.InodesUsed.GetValue(), inodes)
 	if full.Timestamp <= empty.Timestamp {
