@@ -46,7 +46,7 @@ type Containerd struct {
 	Log     string
 
 	opts ContainerdOptions
-	proc *process
+	service
 }
 
 // StartContainerd starts a containerd and waits until it answers. Close ends it and its shims.
@@ -120,21 +120,13 @@ disabled_plugins = [%s]
 func (c *Containerd) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	proc, err := startProcess(c.opts.World, command{
+	return c.launch(ctx, c.opts.World, command{
 		name: "containerd",
 		path: c.opts.Tools.Path("containerd"),
 		args: []string{"--config", c.ConfigPath()},
 		env:  []string{cmp.Or(c.searchPath(), c.opts.Tools.searchPath())},
 		log:  c.Log,
-	})
-	if err != nil {
-		return err
-	}
-	c.proc = proc
-	if err := proc.await(ctx, c.answers); err != nil {
-		return errors.Join(err, proc.kill())
-	}
-	return nil
+	}, c.answers)
 }
 
 func (c *Containerd) searchPath() string {
@@ -158,20 +150,6 @@ func (c *Containerd) answers(ctx context.Context) error {
 func (c *Containerd) Dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix://"+c.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
-
-// PID is the daemon's process id.
-func (c *Containerd) PID() int { return c.proc.pid() }
-
-func (c *Containerd) pidOrZero() int { return c.proc.pidOrZero() }
-
-// Running tells whether the daemon's process lives.
-func (c *Containerd) Running() bool { return c.proc.running() }
-
-// Stop ends the daemon with SIGTERM; its shims and containers go on running.
-func (c *Containerd) Stop(ctx context.Context) error { return c.proc.stop(ctx) }
-
-// Kill9 ends the daemon with SIGKILL; its shims and containers go on running.
-func (c *Containerd) Kill9() error { return c.proc.kill() }
 
 // Close ends the daemon, and then every shim and container that it left behind.
 func (c *Containerd) Close(ctx context.Context) error {

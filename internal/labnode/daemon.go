@@ -3,7 +3,6 @@ package labnode
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,7 +56,7 @@ type Daemon struct {
 
 	node *Node
 	opts DaemonOptions
-	proc *process
+	service
 }
 
 func newDaemon(node *Node, opts DaemonOptions) (*Daemon, error) {
@@ -118,21 +117,13 @@ func (d *Daemon) config() (string, error) {
 func (d *Daemon) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	proc, err := startProcess(d.node.World, command{
+	return d.launch(ctx, d.node.World, command{
 		name: "userns-shim",
 		path: d.node.binary,
 		args: append([]string{"serve", "--config", d.Config}, d.opts.Args...),
 		env:  append([]string{d.node.tools.searchPath()}, d.opts.Env...),
 		log:  d.Log,
-	})
-	if err != nil {
-		return err
-	}
-	d.proc = proc
-	if err := proc.await(ctx, d.answers); err != nil {
-		return errors.Join(err, proc.kill())
-	}
-	return nil
+	}, d.answers)
 }
 
 func (d *Daemon) answers(ctx context.Context) error {
@@ -161,17 +152,3 @@ func (d *Daemon) NRISocket() string { return filepath.Join(d.NRI, "nri.sock") }
 
 // NRIPlugins is the directory of plugins that the daemon starts; it is not there at first.
 func (d *Daemon) NRIPlugins() string { return filepath.Join(d.NRI, "plugins") }
-
-// PID is the daemon's process id.
-func (d *Daemon) PID() int { return d.proc.pid() }
-
-func (d *Daemon) pidOrZero() int { return d.proc.pidOrZero() }
-
-// Running tells whether the daemon's process lives.
-func (d *Daemon) Running() bool { return d.proc.running() }
-
-// Stop ends the daemon with SIGTERM; the pods go on running.
-func (d *Daemon) Stop(ctx context.Context) error { return d.proc.stop(ctx) }
-
-// Kill9 ends the daemon with SIGKILL; the pods go on running.
-func (d *Daemon) Kill9() error { return d.proc.kill() }

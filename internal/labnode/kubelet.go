@@ -43,7 +43,7 @@ type Kubelet struct {
 
 	node *Node
 	opts KubeletOptions
-	proc *process
+	service
 }
 
 // StartKubelet starts a kubelet on a node whose userns-shim runs, and waits until it is healthy. The node's Close ends it; there is one
@@ -109,21 +109,13 @@ func (k *Kubelet) Start(ctx context.Context) error {
 		"--hostname-override", k.NodeName, "--node-ip", NodeIP,
 		"--containerd", k.node.Containerd.Address, "--containerd-namespace", Namespace, // cAdvisor's
 	}, k.opts.Args...)
-	proc, err := startProcess(k.node.World, command{
+	return k.launch(ctx, k.node.World, command{
 		name: "kubelet",
 		path: "unshare",
 		args: append([]string{"--mount", "--propagation", "unchanged", "--", "sh", "-euc", hideTunables, k.tunables()}, kubelet...),
 		env:  []string{k.node.tools.searchPath()},
 		log:  k.Log,
-	})
-	if err != nil {
-		return err
-	}
-	k.proc = proc
-	if err := proc.await(ctx, k.healthy); err != nil {
-		return errors.Join(err, proc.kill())
-	}
-	return nil
+	}, k.healthy)
 }
 
 func (k *Kubelet) healthy(ctx context.Context) error {
@@ -160,21 +152,12 @@ func (k *Kubelet) Client() *http.Client {
 	}}
 }
 
-// PID is its process id.
-func (k *Kubelet) PID() int { return k.proc.pid() }
-
 func (k *Kubelet) pidOrZero() int {
 	if k == nil {
 		return 0
 	}
 	return k.proc.pidOrZero()
 }
-
-// Stop ends it with SIGTERM; the pods go on running.
-func (k *Kubelet) Stop(ctx context.Context) error { return k.proc.stop(ctx) }
-
-// Kill9 ends it with SIGKILL; the pods go on running.
-func (k *Kubelet) Kill9() error { return k.proc.kill() }
 
 // PodDir is what it keeps of one pod.
 func (k *Kubelet) PodDir(uid string) string { return filepath.Join(k.Root, "pods", uid) }

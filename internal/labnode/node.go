@@ -187,7 +187,7 @@ func (n *Node) LeakScope() leaks.Scope {
 		NetNSDir:            "/run/netns",
 		Cgroup:              n.Cgroup(),
 		Mark:                n.Name,
-		Daemons:             []int{n.Containerd.pidOrZero(), n.Daemon.pidOrZero(), n.kubelet.pidOrZero()},
+		Daemons:             []int{n.Containerd.proc.pidOrZero(), n.Daemon.proc.pidOrZero(), n.kubelet.pidOrZero()},
 		HasID:               n.IDs.Contains,
 		ContainerdNamespace: Namespace,
 		AddressDir:          n.network.addressDir(),
