@@ -121,5 +121,8 @@ if [[ $tier == e2e-vm && -z ${RUN:-} ]]; then
         status=1
     done
 fi
+if [[ $tier == e2e-vm && -s $output/$tier.time ]]; then # none when there was no machine
+    sed "s/^/$tier: /" "$output/$tier.time"
+fi
 echo "$tier: $summary"
 exit "$status"

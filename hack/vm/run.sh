@@ -4,7 +4,7 @@
 # a virtual machine: another kernel (Debian's 6.1), cgroup v2, systemd, AppArmor. Prints what `go test -json` would
 # print, and fails when a test fails, when the machine crashes and when
 # E2E_VM_TIMEOUT (seconds; 1500, with LONG=1 7200) is over. The kernel's and systemd's messages go to
-# _output/e2e-vm.console.
+# _output/e2e-vm.console, how long it took to _output/e2e-vm.time, for gotestsum takes a line on standard error for an error.
 #
 # E2E_VM_CRASH_AFTER=seconds lets the kernel crash then, to see that this fails.
 #
@@ -17,6 +17,7 @@ bin=$PWD/bin vm=$PWD/bin/vm output=$PWD/_output
 timeout=${E2E_VM_TIMEOUT:-${LONG:+7200}}
 timeout=${timeout:-1500}
 mkdir -p "$output"
+rm -f "$output"/e2e-vm.{console,time}
 hack/vm/image.sh "$vm"
 
 work=$(mktemp -d)
@@ -70,7 +71,7 @@ status=0
 wait "$machine" || status=$?
 # User and system time tell what a machine that others use hides.
 times >"$work/times"
-echo "e2e-vm: ended after $SECONDS s; processor time $(tail -n 1 "$work/times")" >&2
+echo "ended after $SECONDS s; processor time, user and system, $(tail -n 1 "$work/times")" >"$output/e2e-vm.time"
 
 ended=$(sed -n 's/^E2E-VM-EXIT \([0-9]*\).*/\1/p' "$work/tests")
 if [[ -z $ended ]]; then
