@@ -120,7 +120,11 @@ func (i *Installer) Install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	i.journal = journal{Version: i.opts.Version, Phase: phaseFiles, Files: files, Endpoints: edits}
+	configured, err := i.host.read(ConfigPath)
+	if err != nil {
+		return err
+	}
+	i.journal = journal{Version: i.opts.Version, Phase: phaseFiles, Files: files, NewConfig: configured == nil, Endpoints: edits}
 	if err := i.install(ctx); err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*i.opts.Timeout)
 		defer cancel()

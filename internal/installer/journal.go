@@ -13,6 +13,9 @@ type journal struct {
 	Failed string `json:"failed,omitempty"`
 	// Files are those that Install replaces, as they were before.
 	Files []remembered `json:"files"`
+	// NewConfig is set where the node had no configuration: until it is installed, that goes too, for the next attempt may
+	// bring a better one.
+	NewConfig bool `json:"newConfig,omitempty"`
 	// Endpoints are the places that tell kubelet its runtime. The first one wins for kubelet.
 	Endpoints []endpoint `json:"endpoints"`
 }

@@ -38,6 +38,9 @@ func (i *Installer) undo(ctx context.Context) error {
 	for _, f := range i.journal.Files {
 		errs = append(errs, i.host.restore(f))
 	}
+	if i.journal.NewConfig && i.journal.Phase.unfinished() {
+		errs = append(errs, i.host.remove(ConfigPath))
+	}
 	errs = append(errs, i.opts.Systemd.Reload(ctx))
 	if err := errors.Join(errs...); err != nil {
 		return err
