@@ -19,13 +19,17 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/userns-shim/userns-shim/internal/installer"
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit"
 )
 
 const (
-	manifestsDir   = "../../manifests/base"
-	staticPods     = "/etc/kubernetes/manifests"
+	manifestsDir = "../../manifests/base"
+	staticPods   = "/etc/kubernetes/manifests"
+
+	kubeletFile = "/var/lib/kubelet/config.yaml"
+
 	installedShim  = "/usr/local/bin/userns-shim"
 	installerReady = "http://127.0.0.1:9465/readyz"
 	removerReady   = "http://127.0.0.1:9466/readyz"
@@ -51,14 +55,16 @@ authorization: {mode: AlwaysAllow}
 `
 
 // TestDaemonSetsPodsInstallAndUninstall runs the pods of the two DaemonSets on a kubelet with containerd's CRI plugin, as static pods
-// and so without what only an API server has: the service account, and a ConfigMap, for which a directory stands. Each pod ends its
-// own runtime and has to come up on the other one, and so has a pod that is there for something else.
+// and so without what only an API server has: the service account, and a ConfigMap, for which a directory stands. The first
+// installer's ConfigMap is wrong, and the node stays as it is. The second installer and the uninstaller end their own runtime
+// and have to come up on the other one, and so has a pod that is there for something else.
 func TestDaemonSetsPodsInstallAndUninstall(t *testing.T) {
 	m := startMachine(t, withPlugin)
 	plugin := m.pluginRuntime(t)
 	image := m.pushInstaller(t)
 	m.writeStaticPod(t, bystander(m.image))
-	m.writeStaticPod(t, daemonSetsPod(t, "installer.yaml", image))
+	good := readFile(t, filepath.Join(manifestsDir, "config.yaml"))
+	m.writeStaticPod(t, daemonSetsPod{file: "installer.yaml", image: image, config: good + noContainerd, args: []string{"--timeout=20s"}}.pod(t))
 	m.startKubelet(t)
 	t.Cleanup(func() {
 		// Otherwise it would make them again.
@@ -68,14 +74,20 @@ func TestDaemonSetsPodsInstallAndUninstall(t *testing.T) {
 		removePods(t, plugin)
 	})
 
+	wantRolledBack(t)
+	if !running(plugin, "bystander") {
+		t.Error("the pod that is there for something else does not run after the rollback")
+	}
+
+	m.writeStaticPod(t, daemonSetsPod{file: "installer.yaml", image: image, config: good, args: []string{"--retry"}}.pod(t))
 	eventuallyWithin(t, changeover, "the installer's pod is ready on userns-shim", func() bool {
 		return answersWell(installerReady) && running(m.runtime, "agent") && running(m.runtime, "bystander")
 	})
 	if left, err := plugin.ListPodSandbox(limited(t), &runtimeapi.ListPodSandboxRequest{}); err != nil || len(left.GetItems()) > 0 {
 		t.Errorf("containerd's CRI plugin has the pods %v, %v", left.GetItems(), err)
 	}
-	if want, got := readFile(t, filepath.Join(manifestsDir, "config.yaml")), readFile(t, "/etc/userns-shim/config.yaml"); got != want {
-		t.Errorf("the node's configuration is\n%s\nwant that of the ConfigMap\n%s", got, want)
+	if got := readFile(t, installer.ConfigPath); got != good {
+		t.Errorf("the node's configuration is\n%s\nwant that of the ConfigMap\n%s", got, good)
 	}
 	if ids := run(t, "getsubids", "kubelet"); !strings.Contains(ids, "2013265920 100532224") {
 		t.Errorf("kubelet's ids are %s", ids)
@@ -84,15 +96,46 @@ func TestDaemonSetsPodsInstallAndUninstall(t *testing.T) {
 	if err := os.Remove(filepath.Join(staticPods, "userns-shim-installer.json")); err != nil {
 		t.Fatal(err)
 	}
-	m.writeStaticPod(t, daemonSetsPod(t, "uninstaller.yaml", image))
+	m.writeStaticPod(t, daemonSetsPod{file: "uninstaller.yaml", image: image}.pod(t))
 	eventuallyWithin(t, changeover, "the uninstaller's pod is ready on containerd's CRI plugin", func() bool {
 		return answersWell(removerReady) && running(plugin, "done") && running(plugin, "bystander")
 	})
+	wantNotInstalled(t)
+}
+
+// noContainerd is the end of a configuration with which userns-shim runs and does not become ready.
+const noContainerd = "containerd:\n  address: /run/containerd/mistyped.sock\n"
+
+// wantRolledBack waits until the installer has taken the node back and refuses to try again, which its log says.
+func wantRolledBack(t *testing.T) {
+	t.Helper()
+	var log string
+	eventuallyWithin(t, changeover, "the installer refuses to try again what was rolled back", func() bool {
+		files, _ := filepath.Glob("/var/log/pods/userns-shim_userns-shim-installer-*/install/*.log")
+		log = ""
+		for _, name := range files {
+			text, _ := os.ReadFile(name)
+			log += string(text)
+		}
+		return strings.Contains(log, installer.ErrFailedBefore.Error()+": userns-shim is not ready after 20s")
+	})
+	t.Logf("the log of the pod's container:\n%s", log)
+	wantNotInstalled(t)
+	if _, err := os.Lstat(installer.ConfigPath); err == nil {
+		t.Errorf("%s is there after the rollback", installer.ConfigPath)
+	}
+}
+
+func wantNotInstalled(t *testing.T) {
+	t.Helper()
 	if _, err := os.Lstat(installedShim); err == nil {
-		t.Errorf("%s is there after the uninstallation", installedShim)
+		t.Errorf("%s is there", installedShim)
 	}
 	if got := property(t, "ActiveState"); got != "inactive" {
-		t.Errorf("after the uninstallation the service is %s", got)
+		t.Errorf("the service is %s", got)
+	}
+	if got := readFile(t, kubeletFile); got != kubeletConfig {
+		t.Errorf("kubelet's configuration is\n%s\nwant\n%s", got, kubeletConfig)
 	}
 }
 
@@ -111,7 +154,7 @@ func (m *machine) pluginRuntime(t *testing.T) runtimeapi.RuntimeServiceClient {
 func (m *machine) startKubelet(t *testing.T) {
 	t.Helper()
 	writeFile(t, "/etc/systemd/system/kubelet.service", fmt.Sprintf(kubeletUnit, testkit.RequireBin(t, "kubelet")))
-	writeFile(t, "/var/lib/kubelet/config.yaml", kubeletConfig)
+	writeFile(t, kubeletFile, kubeletConfig)
 	run(t, "ip", "address", "replace", "192.0.2.1/32", "dev", "lo")
 	run(t, "systemctl", "daemon-reload")
 	run(t, "systemctl", "start", "kubelet.service")
@@ -147,31 +190,39 @@ func (m *machine) pushInstaller(t *testing.T) string {
 }
 
 // daemonSetsPod is the pod of a DaemonSet of the manifests, as far as a kubelet without an API server takes it.
-func daemonSetsPod(t *testing.T, file, image string) *corev1.Pod {
+type daemonSetsPod struct {
+	file, image string
+	config      string   // the ConfigMap's
+	args        []string // more arguments for the init container
+}
+
+func (d daemonSetsPod) pod(t *testing.T) *corev1.Pod {
 	t.Helper()
 	var set appsv1.DaemonSet
-	if err := yaml.UnmarshalStrict([]byte(readFile(t, filepath.Join(manifestsDir, file))), &set); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(readFile(t, filepath.Join(manifestsDir, d.file))), &set); err != nil {
 		t.Fatal(err)
 	}
 	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
 	pod.Name, pod.Namespace = set.Name, "userns-shim"
 	pod.Spec.ServiceAccountName, pod.Spec.NodeSelector = "", nil // this kubelet's node has no labels
 	for i := range pod.Spec.InitContainers {
-		pod.Spec.InitContainers[i].Image = image
+		c := &pod.Spec.InitContainers[i]
+		c.Image = d.image
 		// Below Linux 6.3 the self-test fails, for no handler has user namespaces.
-		if args := pod.Spec.InitContainers[i].Args; args[0] == "install" {
-			pod.Spec.InitContainers[i].Args = append(args, "--selftest=false")
+		if c.Args[0] == "install" {
+			c.Args = append(c.Args, "--selftest=false")
 		}
+		c.Args = append(c.Args, d.args...)
 	}
 	for i := range pod.Spec.Containers {
-		pod.Spec.Containers[i].Image = image
+		pod.Spec.Containers[i].Image = d.image
 	}
 	for i, v := range pod.Spec.Volumes {
 		if v.ConfigMap == nil {
 			continue
 		}
 		dir := t.TempDir()
-		writeFile(t, filepath.Join(dir, "config.yaml"), readFile(t, filepath.Join(manifestsDir, "config.yaml")))
+		writeFile(t, filepath.Join(dir, "config.yaml"), d.config)
 		pod.Spec.Volumes[i].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}
 	}
 	return pod

@@ -283,11 +283,15 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 func eventuallyWithin(t *testing.T, limit time.Duration, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	began := time.Now()
+	for time.Since(began) < limit {
 		if holds() {
+			t.Logf("after %s: %s", time.Since(began).Round(time.Second), what)
 			return
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	log, _ := exec.Command("journalctl", "--no-pager", "-n", "150", "-u", "userns-shim*", "-u", "kubelet.service").CombinedOutput()
-	t.Fatalf("after %s not yet: %s\n%s", limit, what, log)
+	ours, _ := exec.Command("journalctl", "--no-pager", "-n", "100", "-u", "userns-shim*").CombinedOutput()
+	kubelets, _ := exec.Command("journalctl", "--no-pager", "-n", "50", "-u", "kubelet.service").CombinedOutput() // it says much
+	t.Fatalf("after %s not yet: %s\n%s\n%s", limit, what, ours, kubelets)
 }
