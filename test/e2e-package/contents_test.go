@@ -155,13 +155,17 @@ func TestRPMContents(t *testing.T) {
 				}
 			}
 			for query, want := range map[string]string{
-				"-qpc": "/etc/userns-shim/config.yaml\n",
+				"-qpc": configFile + "\n",
 				"--queryformat=%{VERSION}-%{RELEASE}.%{ARCH}": older.packages + "-1." + rpmArch[arch],
 				"--queryformat=%{BUILDHOST} %{LICENSE}":       "localhost Apache-2.0",
 			} {
 				if got := run(t, "rpm", "-qp", query, rpm); got != want {
 					t.Errorf("rpm %s prints %q, want %q", query, got, want)
 				}
+			}
+			// A file that the operator has changed stays, and a new one is put beside it.
+			if flags := run(t, "rpm", "-qp", "--queryformat", "[%{FILENAMES} %{FILEFLAGS:fflags}\\n]", rpm); !strings.Contains(flags, configFile+" cn\n") {
+				t.Errorf("%s is not config(noreplace): %s", configFile, flags)
 			}
 			requires := run(t, "rpm", "-qpR", rpm)
 			for _, need := range []string{"/usr/sbin/useradd", "/usr/bin/getsubids", "/bin/sh"} {

@@ -19,6 +19,9 @@ type idsCase struct {
 }
 
 var idsCases = map[string]idsCase{
+	"lines of useradd":       {"useradd kubelet", "100000:65536", "100000:65536", "from a multiple of 65536", false},
+	"not a whole range":      {ids("kubelet:524288:65000", "kubelet:524288:65000"), "524288:65000", "524288:65000", "a multiple of so many", false},
+	"the host's ids":         {ids("kubelet:0:1048576", "kubelet:0:1048576"), "0:1048576", "0:1048576", "from a multiple of 65536", false},
 	"a fresh node":           {"", kubeletIDs, kubeletIDs, "", false},
 	"no files":               {"rm /etc/subuid /etc/subgid", kubeletIDs, kubeletIDs, "", false},
 	"a user without ids":     {"useradd --system kubelet", kubeletIDs, kubeletIDs, "", false},
@@ -67,6 +70,21 @@ func TestKubeletIDs(t *testing.T) {
 				t.Errorf("id kubelet: %v, want no such user: %v", err, tc.noUser)
 			}
 		})
+	}
+}
+
+// TestKubeletIDsForTooFewPods: kubelet does not start with ids for fewer pods than its maxPods, 110 by default, which
+// its command line can change too: so the script only says so.
+func TestKubeletIDsForTooFewPods(t *testing.T) {
+	t.Parallel()
+	r := newRoot(t)
+	script := r.put(t, idsScript)
+	r.run(t, ids("kubelet:524288:7143424", "kubelet:524288:7143424")+"; mkdir -p /var/lib/kubelet") // 109
+	for maxPods, complains := range map[string]bool{"": true, "maxPods: 109": false, "kind: KubeletConfiguration\nmaxPods: 250 # many": true} {
+		r.write(t, "/var/lib/kubelet/config.yaml", maxPods+"\n")
+		if out := r.run(t, "sh "+script); strings.Contains(out, "ids for 109 pods") != complains {
+			t.Errorf("with %q the script says %q, want a warning: %v", maxPods, out, complains)
+		}
 	}
 }
 

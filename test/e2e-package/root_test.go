@@ -11,6 +11,9 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit"
 )
 
+// configFile is the packages' only configuration file.
+const configFile = "/etc/userns-shim/config.yaml"
+
 // root is a small Debian in a directory.
 type root string
 

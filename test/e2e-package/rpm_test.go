@@ -6,45 +6,51 @@ import (
 )
 
 // rpm runs rpm on a root, whose own package manager it is not: nothing is known of what is installed, so
-// dependencies are TestRPMContents' subject.
-func (r root) rpm(t *testing.T, args ...string) string {
+// dependencies are TestRPMContents' subject. The root has /proc, and what the script setup makes in it, with $ROOT as its path.
+func (r root) rpm(t *testing.T, setup string, args ...string) string {
 	t.Helper()
-	return run(t, "rpm", append([]string{"--root", string(r), "--dbpath", "/var/lib/rpm"}, args...)...)
+	script := "ROOT=" + string(r) + "; mount -t proc proc $ROOT/proc; " + setup + `
+exec rpm --root $ROOT --dbpath /var/lib/rpm "$@"`
+	return run(t, "unshare", append([]string{"--mount", "sh", "-euc", script, "rpm"}, args...)...)
 }
 
 func TestRPMInstallUpgradeErase(t *testing.T) {
 	t.Parallel()
 	r := newRoot(t)
-	if out := r.rpm(t, "--nodeps", "-i", older.rpm(t, thisArch)); strings.Contains(out, "kubelet") {
+	if out := r.rpm(t, "", "--nodeps", "-i", older.rpm(t, thisArch)); strings.Contains(out, "kubelet") {
 		t.Errorf("the installation complains: %s", out)
 	}
 	if got := r.run(t, "userns-shim version; getsubids kubelet"); got != older.program+"\n0: kubelet 2013265920 100532224" {
 		t.Errorf("after the installation: %s", got)
 	}
-	if got := r.rpm(t, "--nodeps", "-V", "userns-shim"); got != "" {
+	if got := r.rpm(t, "", "--nodeps", "-V", "userns-shim"); got != "" {
 		t.Errorf("rpm finds changed: %s", got)
 	}
 	if got := r.run(t, "systemd-analyze verify --man=no userns-shim.service"); got != "" {
 		t.Errorf("the unit is not clean: %s", got)
 	}
 	r.run(t, "systemctl enable userns-shim.service")
-	r.write(t, "/etc/userns-shim/config.yaml", r.read(t, "/etc/userns-shim/config.yaml")+"# the operator's own\n")
+	r.write(t, configFile, r.read(t, configFile)+"# the operator's own\n")
 
-	r.rpm(t, "--nodeps", "-U", newer.rpm(t, thisArch))
+	r.rpm(t, "", "--nodeps", "-U", newer.rpm(t, thisArch))
 	if got := r.run(t, "userns-shim version; systemctl is-enabled userns-shim"); got != newer.program+"\nenabled" {
 		t.Errorf("after the upgrade: %s", got)
 	}
-	if !strings.Contains(r.read(t, "/etc/userns-shim/config.yaml"), "# the operator's own") {
+	if !strings.Contains(r.read(t, configFile), "# the operator's own") {
 		t.Error("the upgrade took the operator's configuration away")
 	}
 
 	r.run(t, "mkdir -p /var/lib/userns-shim; echo ledger >/var/lib/userns-shim/state.db")
-	r.rpm(t, "-e", "userns-shim")
+	const pin = "mkdir -p $ROOT/run/userns-shim/sandboxes/pod; mount -t tmpfs none $ROOT/run/userns-shim/sandboxes/pod; "
+	if out := r.rpm(t, pin, "-e", "userns-shim"); !strings.Contains(out, "pods of this node run on") {
+		t.Errorf("the erasure under pods says %q", out)
+	}
 	for name, want := range map[string]bool{
 		"/usr/bin/userns-shim": false, "/usr/lib/systemd/system/userns-shim.service": false, "/usr/share/man/man8/userns-shim.8.gz": false,
 		"/etc/systemd/system/multi-user.target.wants/userns-shim.service": false,
-		"/etc/userns-shim/config.yaml.rpmsave":                            true,
-		"/var/lib/userns-shim/state.db":                                   true,
+		"/usr/libexec/userns-shim": false, "/usr/share/doc/userns-shim": false, "/usr/share/licenses/userns-shim": false,
+		configFile + ".rpmsave":         true,
+		"/var/lib/userns-shim/state.db": true,
 	} {
 		if r.exists(name) != want {
 			t.Errorf("after the erasure %s exists: %v, want %v", name, !want, want)
