@@ -123,32 +123,6 @@ func checkCommand(words []string) error {
 	return cmd.ValidateArgs(cmd.Flags().Args())
 }
 
-// TestCommandsOfThePageExist, with their flags and the number of their arguments.
-func TestCommandsOfThePageExist(t *testing.T) {
-	checked := 0
-	for _, line := range shellCommands(readFile(t, operationsPage)) {
-		for part := range strings.SplitSeq(line, "|") {
-			part, _, _ = strings.Cut(part, " >") // where its output goes
-			words := strings.Fields(part)
-			if len(words) == 0 || words[0] != "userns-shim" {
-				continue
-			}
-			checked++
-			if err := checkCommand(words[1:]); err != nil {
-				t.Errorf("%s: %v", strings.TrimSpace(part), err)
-			}
-		}
-	}
-	if checked < 10 {
-		t.Errorf("the page names %d commands", checked)
-	}
-	for _, wrong := range []string{"pool", "pool stat", "pool who", "pool status --colour", "pool release a b", "nothing"} {
-		if err := checkCommand(strings.Fields(wrong)); err == nil {
-			t.Errorf("%q passes for a command", wrong)
-		}
-	}
-}
-
 // TestSettingsOfThePageExist in the configuration file.
 func TestSettingsOfThePageExist(t *testing.T) {
 	text, err := yaml.Marshal(config.Default())
