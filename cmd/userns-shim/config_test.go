@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/userns-shim/userns-shim/internal/config"
+	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
 
 // command runs userns-shim inside of this process and gives both outputs and the exit code.
@@ -65,6 +67,19 @@ func TestConfigValidate(t *testing.T) {
 	}
 	if _, _, code := command(t, "", "config", "validate", filepath.Join(t.TempDir(), "missing")); code != exitUsage {
 		t.Errorf("a missing file: exit code %d", code)
+	}
+}
+
+// TestConfigValidateKnowsTheOwnExtent that userns-shim takes where the file names none.
+func TestConfigValidateKnowsTheOwnExtent(t *testing.T) {
+	own, theirs := idpool.DefaultExtents()[0], idpool.DefaultKubeletExtents()[0]
+	for length, warned := range map[uint64]bool{
+		uint64(own.Start - theirs.Start): false, uint64(own.Start-theirs.Start) + 65536: true, own.End() - uint64(theirs.Start): true,
+	} {
+		text := fmt.Sprintf("apiVersion: %s\nidPool: {kubeletExtents: [{start: %d, length: %d}]}\n", config.APIVersion, theirs.Start, length)
+		if out, _, code := command(t, text, "config", "validate"); code != 0 || strings.Contains(out, "own extent "+own.String()) != warned {
+			t.Errorf("%s: exit code %d, %swant a warning: %t", text, code, out, warned)
+		}
 	}
 }
 

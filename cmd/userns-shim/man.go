@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -26,6 +27,7 @@ func manCommand() *cobra.Command {
 			root := cmd.Root()
 			root.InitDefaultCompletionCmd()
 			root.DisableAutoGenTag = true
+			tellExitCodes(root)
 			err := doc.GenManTree(root, &doc.GenManHeader{
 				Section: "8",
 				Source:  "userns-shim " + version.Version,
@@ -36,5 +38,23 @@ func manCommand() *cobra.Command {
 			}
 			return nil
 		},
+	}
+}
+
+// tellExitCodes puts what --help says of a command's exit codes into its page.
+func tellExitCodes(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		tellExitCodes(sub)
+	}
+	if cmd.HasSubCommands() {
+		return
+	}
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.Long += "\n\n# EXIT STATUS\n"
+	for line := range strings.Lines(exitCodesOf(cmd)) {
+		code, meaning, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		cmd.Long += "\n**" + code + "** " + strings.TrimSpace(meaning) + "\n"
 	}
 }

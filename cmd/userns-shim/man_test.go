@@ -46,6 +46,9 @@ func TestManual(t *testing.T) {
 		if !ok || !strings.Contains(page, `.TH "`+strings.ToUpper(name)+`" "8" "Nov 2023"`) {
 			t.Errorf("the page of %s begins with %.100q", c.CommandPath(), page)
 		}
+		if told := strings.Count(page, "\n.SH EXIT STATUS\n"); (told != 1) == !c.HasSubCommands() {
+			t.Errorf("the page of %s tells %d times of exit codes", c.CommandPath(), told)
+		}
 		for _, sub := range c.Commands() {
 			if sub.IsAvailableCommand() {
 				check(sub)

@@ -13,6 +13,12 @@ const (
 	lastQuietID  = 2147352575
 )
 
+// What idpool draws from where the file names no extents.
+const (
+	firstOwnID = 2113798144
+	ownIDs     = 33554432
+)
+
 // Warnings joins what is allowed and rarely meant, each a FieldError.
 func (c Config) Warnings() error {
 	var errs []error
@@ -40,7 +46,29 @@ func (c Config) Warnings() error {
 	for i, e := range c.IDPool.KubeletExtents.Extents {
 		warn(!e.quiet(), indexed("idPool.kubeletExtents", i), "has ids that other allocators use too: only %d to %d are clear of all", firstQuietID, lastQuietID)
 	}
+	return errors.Join(append(errs, c.IDPool.warnOfMeeting())...)
+}
+
+// warnOfMeeting tells of kubelet's extents that have ids of the pool's own.
+func (p IDPool) warnOfMeeting() error {
+	extents := p.Extents
+	if len(extents) == 0 {
+		extents = []Extent{{Start: firstOwnID, Length: ownIDs}}
+	}
+	var errs []error
+	for i, theirs := range p.KubeletExtents.Extents {
+		for _, own := range extents {
+			if theirs.meets(own) {
+				errs = append(errs, problem(indexed("idPool.kubeletExtents", i), "has ids of userns-shim's own extent %d:%d: both would give them out", own.Start, own.Length))
+			}
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// meets tells whether two extents have an id in common.
+func (e Extent) meets(o Extent) bool {
+	return uint64(e.Start) < uint64(o.Start)+o.Length && uint64(o.Start) < uint64(e.Start)+e.Length
 }
 
 // quiet tells whether nobody else on Linux gives out ids of e.
