@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -224,7 +225,32 @@ func TestPodMonitorFindsTheAgent(t *testing.T) {
 	if len(ports) != 1 || ports[0].Name != *monitor.Spec.PodMetricsEndpoints[0].Port {
 		t.Errorf("the pods have the ports %v, the monitor wants %v", ports, *monitor.Spec.PodMetricsEndpoints[0].Port)
 	}
+	// The operator refuses others; its types do not tell.
+	duration := regexp.MustCompile(`^[0-9]+(ms|[smhd])$`)
+	for _, endpoint := range monitor.Spec.PodMetricsEndpoints {
+		if !duration.MatchString(string(endpoint.Interval)) {
+			t.Errorf("the interval is %q", endpoint.Interval)
+		}
+	}
 	if plain := decoded[appsv1.DaemonSet](t, "default", "DaemonSet/userns-shim-installer"); len(plain.Spec.Template.Spec.Containers[0].Ports) > 0 {
 		t.Error("without monitoring the node's metrics are on its address too")
+	}
+}
+
+// TestNamespaceAdmitsTheInstaller, which mounts the node's root: with a Pod Security level as default of the cluster, it would be
+// refused elsewhere.
+func TestNamespaceAdmitsTheInstaller(t *testing.T) {
+	for overlay := range overlays {
+		labels := decoded[corev1.Namespace](t, overlay, "Namespace/userns-shim").Labels
+		for _, mode := range []string{"enforce", "audit", "warn"} {
+			if level := labels["pod-security.kubernetes.io/"+mode]; level != "privileged" {
+				t.Errorf("%s: the namespace has the level %q to %s", overlay, level, mode)
+			}
+		}
+		for label := range labels {
+			if mode, ok := strings.CutPrefix(label, "pod-security.kubernetes.io/"); ok && !slices.Contains([]string{"enforce", "audit", "warn"}, mode) {
+				t.Errorf("%s: the namespace has the label %s, which means nothing", overlay, label)
+			}
+		}
 	}
 }
