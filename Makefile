@@ -172,7 +172,7 @@ e2e: build tools $(CRIU) $(USERDB) require-root | test-deps ## the real thing en
 	@hack/tier.sh e2e
 
 .PHONY: e2e-kubelet
-e2e-kubelet: build tools $(KUBELET) require-root | test-deps ## pods of a real kubelet without an API server
+e2e-kubelet: build tools $(KUBELET) $(CRIU) require-root | test-deps ## pods of a real kubelet without an API server
 	@hack/tier.sh e2e-kubelet
 
 # Two versions, one of them for both architectures.

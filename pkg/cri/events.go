@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -134,7 +135,7 @@ func (s *runtimeService) containerEvent(event sandbox.Event) *runtimeapi.Contain
 	return resp
 }
 
-// statusesOf returns the statuses of a sandbox's containers, the oldest first.
+// statusesOf returns the statuses of a sandbox's containers, the newest first: of several attempts kubelet takes the first that it finds.
 func (s *runtimeService) statusesOf(sandboxID string) []*runtimeapi.ContainerStatus {
 	var out []*runtimeapi.ContainerStatus
 	for _, rec := range s.Containers.List() {
@@ -142,5 +143,6 @@ func (s *runtimeService) statusesOf(sandboxID string) []*runtimeapi.ContainerSta
 			out = append(out, containerStatus(rec))
 		}
 	}
+	slices.Reverse(out)
 	return out
 }

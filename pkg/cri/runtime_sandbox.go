@@ -79,11 +79,9 @@ func (s *runtimeService) PodSandboxStatus(_ context.Context, req *runtimeapi.Pod
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtimeapi.PodSandboxStatusResponse{
-		Status:             podSandboxStatus(rec),
-		ContainersStatuses: s.statusesOf(rec.ID),
-		Timestamp:          time.Now().UnixNano(),
-	}
+	// The time is from before the look at the containers: kubelet passes over an event that is older than what it knows.
+	resp := &runtimeapi.PodSandboxStatusResponse{Status: podSandboxStatus(rec), Timestamp: time.Now().UnixNano()}
+	resp.ContainersStatuses = s.statusesOf(rec.ID)
 	if req.GetVerbose() {
 		if resp.Info, err = s.sandboxInfo(rec); err != nil {
 			return nil, err

@@ -26,6 +26,8 @@ func TestPodsOfAnAPIServer(t *testing.T) {
 		"sizeLimit of an emptyDir":    emptyDirLimit,
 		"deletion with another grace": deletionGrace,
 		"addresses":                   addresses,
+		"host network":                hostNetwork,
+		"users and groups":            usersAndGroups,
 		"resize":                      resize,
 		"ephemeral container":         ephemeralContainer,
 	}
@@ -38,7 +40,12 @@ func TestPodsOfAnAPIServer(t *testing.T) {
 				})
 			}
 		}
+		t.Run("status of the node", func(t *testing.T) {
+			t.Parallel()
+			statusOfTheNode(t, n, api)
+		})
 	})
+	t.Run("network that is missing", func(t *testing.T) { missingNetwork(t, n, api) })
 }
 
 // volumesOfObjects has a user read a secret, a configMap and what every pod of a cluster has, its token; and sees a change of them.
@@ -167,8 +174,7 @@ containers: [{name: main, image: IMAGE, command: [sleep, infinity]}]
 
 // addresses are those that kubelet tells the API server.
 func addresses(t *testing.T, n *node, api *apiServer, hostUsers bool) {
-	spec := "\ncontainers: [{name: main, image: IMAGE, command: [sleep, infinity]}]\n"
-	p := n.runAPI(t, api, hostUsers, spec)
+	p := n.runAPI(t, api, hostUsers, sleeper)
 	p.ready(t)
 	got := p.awaitObject(t, "has an address", func(now *corev1.Pod) error {
 		if now.Status.PodIP == "" {
@@ -179,17 +185,6 @@ func addresses(t *testing.T, n *node, api *apiServer, hostUsers bool) {
 	if inside := p.sh(t, "ip -4 -o addr show eth0 | awk '{print $4}'"); inside != got.PodIP+"/16" || got.HostIP != labnode.NodeIP {
 		t.Errorf("the pod's address is %s (inside %s), the node's %s", got.PodIP, inside, got.HostIP)
 	}
-	if !hostUsers {
-		return
-	}
-	p = n.runAPI(t, api, true, "hostNetwork: true"+spec)
-	p.ready(t)
-	p.awaitObject(t, "has the node's address", func(now *corev1.Pod) error {
-		if now.Status.PodIP != labnode.NodeIP {
-			return fmt.Errorf("its address is %q", now.Status.PodIP)
-		}
-		return nil
-	})
 }
 
 // resize changes limits of a container that runs.

@@ -38,6 +38,7 @@ func (n *node) withAPIServer(t *testing.T) *apiServer {
 	opts.Args = []string{"--kubeconfig", path}
 	opts.Config["contentType"] = "application/json"
 	opts.Config["syncFrequency"] = "2s" // a minute by default, after which changed volumes are written
+	opts.Config["nodeStatusUpdateFrequency"] = "1s"
 	n.otherKubelet(t, opts)
 	return api
 }

@@ -19,9 +19,13 @@ type kubeletClient struct {
 	http *http.Client
 }
 
-// get returns the body of an answer with status 200.
 func (c *kubeletClient) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+path+"?"+query.Encode(), nil)
+	return c.do(ctx, http.MethodGet, path, query)
+}
+
+// do returns the body of an answer with status 200.
+func (c *kubeletClient) do(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.url+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +39,7 @@ func (c *kubeletClient) get(ctx context.Context, path string, query url.Values) 
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, body)
+		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, body)
 	}
 	return body, nil
 }

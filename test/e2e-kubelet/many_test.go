@@ -49,6 +49,23 @@ func TestFiftyPodsAtOnce(t *testing.T) {
 	}
 }
 
+// TestPodsDeletedWhileTheyStart deletes each of some pods at another moment of its start. That nothing is left of them is held with
+// the other tests, at the end.
+func TestPodsDeletedWhileTheyStart(t *testing.T) {
+	eachUsers(t, func(t *testing.T, n *node, hostUsers bool) {
+		var began []*pod
+		for i := range 10 {
+			p := n.run(t, hostUsers, sleeper)
+			began = append(began, p)
+			time.Sleep(time.Duration(i) * 100 * time.Millisecond) // the moment is what varies
+			p.delete(t)
+		}
+		for _, p := range began {
+			p.remove(t)
+		}
+	})
+}
+
 // awaitReady asks for all pods in one go.
 func (n *node) awaitReady(t *testing.T, pods []*pod) {
 	t.Helper()

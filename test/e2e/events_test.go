@@ -155,6 +155,27 @@ func checkEvents(t *testing.T, pod *nodetest.Pod, c *nodetest.Container, events 
 	}
 }
 
+// TestStatusesOfAPodsContainersAreNewestFirst: a kubelet that listens to events takes the first of several attempts for the container.
+func TestStatusesOfAPodsContainersAreNewestFirst(t *testing.T) {
+	n := sharedNode(t)
+	pod := n.RunPod(t, nodetest.HostUsers)
+	var want []string
+	for range 3 {
+		want = append([]string{pod.Create(t, n.Image(t, labimage.Demo)).ID}, want...)
+	}
+	resp, err := n.Runtime.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range resp.ContainersStatuses {
+		got = append(got, s.Id)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the containers are %q, want %q", got, want)
+	}
+}
+
 // TestSubscriberThatDoesNotReadIsCutOff: the others get all, and a client that goes away holds nobody up.
 func TestSubscriberThatDoesNotReadIsCutOff(t *testing.T) {
 	n := sharedNode(t)
