@@ -39,6 +39,8 @@ func (n *node) withAPIServer(t *testing.T) *apiServer {
 	opts.Config["contentType"] = "application/json"
 	opts.Config["syncFrequency"] = "2s" // a minute by default, after which changed volumes are written
 	opts.Config["nodeStatusUpdateFrequency"] = "1s"
+	// Host networks with a user namespace are of an alpha version, and the node has to say that it can.
+	opts.Config["featureGates"] = map[string]bool{"UserNamespacesHostNetworkSupport": true}
 	n.otherKubelet(t, opts)
 	return api
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/moby/sys/capability"
-
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -193,19 +191,4 @@ func TestSysIsMountedForThePodsNetwork(t *testing.T) {
 	if got := c.Exec(t, "stat", "-f", "-c", "%T", "/sys"); got != "sysfs" {
 		t.Errorf("/sys is of type %q, want sysfs", got)
 	}
-}
-
-// hasSysResource says whether the node's daemons have CAP_SYS_RESOURCE. Without it the kernel lets nobody set the limits of
-// a process with other ids, and tells CRIU neither those of another user's processes nor those of a user namespace that
-// another user owns.
-func hasSysResource(t *testing.T) bool {
-	t.Helper()
-	caps, err := capability.NewPid2(0)
-	if err == nil {
-		err = caps.Load()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return caps.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE)
 }

@@ -122,7 +122,7 @@ func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
 			was := pod.Run(t, n.Image(t, labimage.Demo), c.opt, nodetest.Shell("i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"))
 			awaitNumber(t, was, 3)
 			archive, err := checkpointTo(t, n, was, 0)
-			if name == "user" && !hasSysResource(t) {
+			if name == "user" && !nodetest.HasSysResource(t) {
 				wantError(t, err, codes.FailedPrecondition, "CRIU cannot", "rlimit", was.ID)
 				return
 			}

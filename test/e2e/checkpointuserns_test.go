@@ -23,7 +23,7 @@ func TestCheckpointInUserNamespace(t *testing.T) {
 	archive, err := checkpointTo(t, n, c, 0)
 	awaitNumber(t, c, lastNumber(t, c)+3)
 	wantError(t, checkpointPod(t, n, pod, volume(t, n), c), codes.FailedPrecondition, "user namespace", pod.ID)
-	if !hasSysResource(t) {
+	if !nodetest.HasSysResource(t) {
 		wantError(t, err, codes.FailedPrecondition, "CRIU cannot", "rlimit", c.ID)
 		return
 	}

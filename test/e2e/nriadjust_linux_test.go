@@ -110,7 +110,7 @@ func TestNRIAdjustsRlimits(t *testing.T) {
 	adjust := &api.ContainerAdjustment{Rlimits: []*api.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 111, Hard: 222}}}
 	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		pod := n.RunPod(t, opts...)
-		if len(opts) == 0 && !hasSysResource(t) {
+		if len(opts) == 0 && !nodetest.HasSysResource(t) {
 			wantRefused(t, n, pod, plugin, adjust, "CAP_SYS_RESOURCE")
 			return
 		}
