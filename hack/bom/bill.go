@@ -5,19 +5,34 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/url"
 	"runtime/debug"
+	"strings"
+	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// writeBill writes a bill without a serial number and a time, which would differ between two runs.
-func writeBill(w io.Writer, version string, programs []program) error {
+// home is where the project lives.
+const home = "github.com/userns-shim/userns-shim"
+
+// made says of what the bill is, and when it was made.
+type made struct {
+	version string
+	date    time.Time
+}
+
+// writeBill writes a bill without a serial number, which would differ between two runs.
+func writeBill(w io.Writer, of made, programs []program) error {
 	bill := cdx.NewBOM()
+	version := of.version
+	authors := &cdx.OrganizationalEntity{Name: "userns-shim authors", URL: &[]string{"https://" + home}}
 	product := cdx.Component{
 		BOMRef: "userns-shim", Type: cdx.ComponentTypeApplication, Name: "userns-shim", Version: version,
+		Supplier: authors,
 		Licenses: &cdx.Licenses{{License: &cdx.License{ID: "Apache-2.0"}}},
 	}
-	bill.Metadata = &cdx.Metadata{Component: &product}
+	bill.Metadata = &cdx.Metadata{Timestamp: of.date.UTC().Format(time.RFC3339), Supplier: authors, Component: &product}
 	var components []cdx.Component
 	dependencies := []cdx.Dependency{{Ref: product.BOMRef, Dependencies: &[]string{}}}
 	for _, p := range programs {
@@ -55,17 +70,26 @@ func (p program) component(version string) cdx.Component {
 	}
 }
 
-func toolchainRef(p program) string { return "pkg:golang/std@" + p.info.GoVersion }
+// goVersion is Go's version as its vulnerability database writes it.
+func goVersion(p program) string {
+	version, _, _ := strings.Cut(strings.TrimPrefix(p.info.GoVersion, "go"), " ")
+	return version
+}
 
-// toolchain is Go's standard library.
+func toolchainRef(p program) string { return "pkg:golang/stdlib@" + goVersion(p) }
+
+// toolchain is Go's standard library, under the name that Go's vulnerability database has for it.
 func toolchain(p program) cdx.Component {
 	return cdx.Component{
-		BOMRef: toolchainRef(p), Type: cdx.ComponentTypeLibrary, Name: "std", Version: p.info.GoVersion,
+		BOMRef: toolchainRef(p), Type: cdx.ComponentTypeLibrary, Name: "stdlib", Version: goVersion(p),
 		PackageURL: toolchainRef(p),
 	}
 }
 
-func moduleRef(m debug.Module) string { return "pkg:golang/" + m.Path + "@" + m.Version }
+// moduleRef is the package URL of a module, in which a + of its version has to be written out.
+func moduleRef(m debug.Module) string {
+	return "pkg:golang/" + m.Path + "@" + url.QueryEscape(m.Version)
+}
 
 // module carries go.sum's hash as a property: it is one of a list of the module's files, which no other tool would
 // find when it hashes an archive.

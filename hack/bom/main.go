@@ -15,7 +15,9 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -55,10 +57,23 @@ func run(licenses bool, version string, paths []string) error {
 		}
 		return out.Flush()
 	}
-	if err := writeBill(out, version, programs); err != nil {
+	date, err := sourceDate()
+	if err != nil {
+		return err
+	}
+	if err := writeBill(out, made{version, date}, programs); err != nil {
 		return err
 	}
 	return out.Flush()
+}
+
+// sourceDate is the bill's date, so that two runs give the same.
+func sourceDate() (time.Time, error) {
+	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH, the bill's date in seconds: %w", err)
+	}
+	return time.Unix(seconds, 0), nil
 }
 
 // program is one program and what it says of itself.

@@ -1,8 +1,10 @@
 package e2epackage
 
 import (
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/hex"
 	"encoding/json"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/userns-shim/userns-shim/internal/testkit"
 )
@@ -71,33 +74,48 @@ func checkBill(t *testing.T, dir, arch string) {
 		t.Fatal(err)
 	}
 	var bill struct {
-		BOMFormat  string
+		BOMFormat string
+		Metadata  struct {
+			Timestamp time.Time
+			Component struct{ Name, Version string }
+		}
 		Components []struct {
 			Type, Name, Version, PURL string
 			Hashes                    []struct{ Alg, Content string }
 		}
 	}
-	if err := json.Unmarshal(data, &bill); err != nil || bill.BOMFormat != "CycloneDX" {
-		t.Fatalf("the SBOM has the format %q, %v", bill.BOMFormat, err)
+	if err := json.Unmarshal(data, &bill); err != nil || bill.BOMFormat != "CycloneDX" || bill.Metadata.Component.Version != older.packages {
+		t.Fatalf("the SBOM has the format %q, of version %q, %v", bill.BOMFormat, bill.Metadata.Component.Version, err)
 	}
-	var programs, modules []string
+	if bill.Metadata.Timestamp.Year() < 2020 {
+		t.Errorf("the SBOM's time is %v", bill.Metadata.Timestamp)
+	}
+	var programs, modules, want []string
 	for _, c := range bill.Components {
 		if c.Type == "application" {
 			programs = append(programs, c.Name)
 			if len(c.Hashes) != 1 || c.Hashes[0].Content != sum(files["/bin/"+c.Name].data) {
 				t.Errorf("the SBOM's hashes of %s are %v, which is not the program in the tarball", c.Name, c.Hashes)
 			}
+			continue
 		}
-		if c.PURL != "" {
-			modules = append(modules, c.Name)
-		}
+		modules = append(modules, c.PURL)
 	}
 	if !slices.Equal(programs, []string{"userns-shim", "userns-shim-init"}) {
 		t.Errorf("the SBOM has the programs %v", programs)
 	}
-	for _, want := range []string{"std", "k8s.io/cri-api", "github.com/containerd/containerd/v2", "go.etcd.io/bbolt"} {
-		if !slices.Contains(modules, want) {
-			t.Errorf("the SBOM does not have %s", want)
-		}
+	// The linker's own list.
+	info, err := buildinfo.Read(bytes.NewReader(files["/bin/userns-shim"].data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, "pkg:golang/stdlib@"+strings.TrimPrefix(info.GoVersion, "go"))
+	for _, m := range info.Deps {
+		want = append(want, "pkg:golang/"+m.Path+"@"+strings.ReplaceAll(m.Version, "+", "%2B"))
+	}
+	slices.Sort(want)
+	slices.Sort(modules)
+	if !slices.Equal(modules, want) {
+		t.Errorf("the SBOM has\n%q, and the program is linked of\n%q", modules, want)
 	}
 }
