@@ -34,7 +34,7 @@ cannot be carried over is printed to standard error, with the reason.
 containerd's file (versions 2 to 4) is read with all that it imports. Values that
 are containerd's defaults are not mentioned. userns-shim's own is one with the
 kind Config, or without any.`,
-		Example: `  userns-shim config migrate /etc/containerd/config.toml > /etc/userns-shim/config.yaml
+		Example: `  userns-shim config migrate /etc/containerd/config.toml > config.yaml
   userns-shim config migrate -o json /etc/containerd/config.toml | jq .notes`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
