@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ var allKinds = []string{
 shareProcessNamespace: true
 initContainers: [{name: sidecar, image: IMAGE, restartPolicy: Always, command: [sleep, infinity]}]
 containers:
-- {name: main, image: IMAGE, command: [sh, -c, 'while :; do echo tick; sleep 1; done'], livenessProbe: {exec: {command: ['true']}, periodSeconds: 1}, readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}
+- {name: main, image: IMAGE, command: [sh, -c, 'i=0; while :; do i=$((i+1)); echo $i; sleep 1; done'], livenessProbe: {exec: {command: ['true']}, periodSeconds: 1}, readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}
 - {name: second, image: IMAGE, command: [httpd, -f, -p, '8080', -h, /etc], volumeMounts: [{name: memory, mountPath: /memory}]}
 volumes: [{name: memory, emptyDir: {medium: Memory}}]
 `,
@@ -100,7 +101,7 @@ func pause(ctx context.Context) error {
 }
 
 // TestRestartsDoNotDisturbPods restarts each daemon under running pods, and then has kubelet do something with them. The containers are the
-// same, none was restarted, and no liveness probe counted what was not the container's fault.
+// same, none was restarted, no liveness probe counted what was not the container's fault, and of their logs nothing is missing.
 func TestRestartsDoNotDisturbPods(t *testing.T) {
 	n := sharedNode(t)
 	var pods []*pod
@@ -123,8 +124,29 @@ func TestRestartsDoNotDisturbPods(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(2 * time.Second) // of probes and looks at the pods
+	for _, p := range pods[len(pods)-2:] {
+		p.wantWholeLog(t)
+	}
 	wantSame(t, pods, before)
+}
+
+// wantWholeLog waits for two more lines, so that probes and looks at the pod come between, and holds that of a container which counts in its log
+// no number is missing.
+func (p *pod) wantWholeLog(t *testing.T) {
+	t.Helper()
+	seen := strings.Count(p.logs(t, "main", nil), "\n")
+	var lines []string
+	eventually(t, p.name+" goes on counting", func() error {
+		if lines = strings.Fields(p.logs(t, "main", nil)); len(lines) < seen+2 {
+			return fmt.Errorf("it is at %d, and was at %d", len(lines), seen)
+		}
+		return nil
+	})
+	for i, line := range lines {
+		if line != strconv.Itoa(i+1) {
+			t.Fatalf("line %d of the log of %s is %q", i+1, p.name, line)
+		}
+	}
 }
 
 // TestContainersThatEndWhileTheirRuntimeIsAway are found ended as they did, and started again: one with an exit code, one killed, and one
