@@ -52,15 +52,21 @@ test_needs() {
     require uidmap has_cmd getsubids
 }
 
+# Derivatives have Debian's keys in a package that they do not install by themselves.
+debian_needs() {
+    require mmdebstrap has_cmd mmdebstrap
+    require debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+}
+
 package_needs() {
     require dpkg has_cmd dpkg-deb
     require rpm has_cmd rpm
-    require mmdebstrap has_cmd mmdebstrap
+    debian_needs
 }
 
 vm_needs() {
     require qemu-system-x86 has_cmd qemu-system-x86_64
-    require mmdebstrap has_cmd mmdebstrap
+    debian_needs
     require e2fsprogs has_cmd mke2fs
 }
 
