@@ -63,11 +63,10 @@ func TestKubeletWithLongerRanges(t *testing.T) {
 	opts.Config["maxPods"] = kubeletRanges / 2 // of two units each
 	n.otherKubelet(t, opts)
 	p := n.run(t, false, sleeper)
-	got := p.rangeOf(t)
-	if got.Length != length || !n.Kubelet().Contains(got.HostID+length-1) {
-		t.Errorf("kubelet chose %+v", got)
+	written, got := p.rangeOf(t), p.wantRange(t)
+	if written.Length != length || !n.Kubelet().Contains(written.HostID+length-1) || got.Length != length {
+		t.Errorf("kubelet chose %+v, and the pod has %+v", written, got)
 	}
-	p.wantMap(t, got)
 	if owner := p.sh(t, "touch /x && chown 131071:100000 /x && stat -c %u:%g /x"); owner != "131071:100000" {
 		t.Errorf("inside, the file belongs to %s", owner)
 	}
