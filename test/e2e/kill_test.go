@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -123,7 +124,8 @@ func (l *load) pod(ctx context.Context, t *testing.T, kind int) {
 	l.mu.Lock()
 	l.pods = append(l.pods, pod)
 	l.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
+	// Calls end by themselves when the load does: what userns-shim undoes of one that is cut off comes later.
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	resp, err := l.node.Runtime.RunPodSandbox(bounded, req, grpc.WaitForReady(true))
 	if err != nil {
@@ -174,13 +176,13 @@ func (l *load) stop(t *testing.T) {
 		t.Errorf("only %d containers were ever started: this tests too little", l.started.Load())
 	}
 	t.Logf("%d pods, %d containers started", len(l.pods), l.started.Load())
-	var list *runtimeapi.ListPodSandboxResponse
+	var pods []*runtimeapi.PodSandbox
 	eventually(t, "recovery is done", func() (ok bool) {
 		var err error
-		list, err = l.node.Runtime.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+		pods, err = l.list(t.Context())
 		return err == nil
 	})
-	for _, pod := range list.Items {
+	for _, pod := range pods {
 		if err := l.removePod(t.Context(), pod.Id); err != nil {
 			t.Errorf("remove pod %s: %v", pod.Id, err)
 		}
@@ -189,12 +191,24 @@ func (l *load) stop(t *testing.T) {
 		pod.RemoveFiles(t)
 	}
 	l.flushForwarding(t)
-	// userns-shim looks for them every few seconds.
-	eventually(t, "the shims of interrupted requests have ended", func() bool {
-		return len(processes(t, func(p leaks.Process) bool {
+	// userns-shim looks for such shims every few seconds.
+	eventually(t, "the pods and shims of calls that were cut off have gone", func() bool {
+		late, err := l.list(t.Context())
+		for _, pod := range late {
+			err = errors.Join(err, l.removePod(t.Context(), pod.Id))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(late) == 0 && len(processes(t, func(p leaks.Process) bool {
 			return strings.Contains(p.Cmdline, "containerd-shim") && strings.Contains(p.Cmdline, l.node.Containerd.Address)
 		})) == 0
 	})
+}
+
+func (l *load) list(ctx context.Context) ([]*runtimeapi.PodSandbox, error) {
+	resp, err := l.node.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+	return resp.GetItems(), err
 }
 
 // flushForwarding removes what nobody can ask the firewall plugin for: it finds a pod's rules by the result of the

@@ -26,8 +26,9 @@ func newTask(t *testing.T) Task {
 	testkit.RequireRoot(t)
 	id := fmt.Sprintf("userns-shim-test-%d-%d", os.Getpid(), nextTask.Add(1))
 	group := newCgroup(t, id)
-	cmd := exec.Command("sleep", "infinity")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	// No Pdeathsig: it comes with the end of the thread that has started the process, and Create ends threads.
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
