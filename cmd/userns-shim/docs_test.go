@@ -78,18 +78,11 @@ func TestCommandsOfThePagesExist(t *testing.T) {
 
 // checkName says why words do not begin with a command and its flags.
 func checkName(words []string) error {
-	cmd, rest, err := rootCommand().Find(words)
-	if err != nil {
-		return err
-	}
-	cmd.InitDefaultHelpFlag()
-	if err := cmd.ParseFlags(rest); err != nil {
-		return err
-	}
-	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+	cmd, err := parseCommand(words)
+	if err == nil && cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
 		return errors.New("no such command")
 	}
-	return nil
+	return err
 }
 
 // TestTargetsOfThePagesExist in the Makefile.

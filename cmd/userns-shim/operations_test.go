@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
@@ -109,12 +110,8 @@ func shellCommands(page string) []string {
 
 // checkCommand says why userns-shim would refuse the words of a command line before it does anything.
 func checkCommand(words []string) error {
-	cmd, rest, err := rootCommand().Find(words)
+	cmd, err := parseCommand(words)
 	if err != nil {
-		return err
-	}
-	cmd.InitDefaultHelpFlag()
-	if err := cmd.ParseFlags(rest); err != nil {
 		return err
 	}
 	if cmd.HasSubCommands() {
@@ -148,4 +145,14 @@ func TestSettingsOfThePageExist(t *testing.T) {
 	if addr, err := netip.ParseAddrPort(listen); err != nil || !addr.Addr().IsLoopback() {
 		t.Errorf("by default metricsListen is %q: %v", listen, err)
 	}
+}
+
+// parseCommand finds the command of a command line, and gives it its flags.
+func parseCommand(words []string) (*cobra.Command, error) {
+	cmd, rest, err := rootCommand().Find(words)
+	if err != nil {
+		return nil, err
+	}
+	cmd.InitDefaultHelpFlag()
+	return cmd, cmd.ParseFlags(rest)
 }

@@ -8,15 +8,8 @@ import (
 )
 
 func (m *model) restore(pod PodUID, sandbox string, r Range, now time.Time) error {
-	held, used := m.ofPod(pod), m.ofSandbox(sandbox)
-	switch {
-	case used >= 0 && used != held:
-		return ErrInvalid
-	case held >= 0 && m.entries[held].Range != r:
-		return ErrPodHolds
-	case held >= 0:
-		m.join(held, sandbox)
-		return nil
+	if held, err := m.rejoin(pod, sandbox, r); held || err != nil {
+		return err
 	}
 	inTheWay := m.overlapping(r)
 	for _, a := range inTheWay {

@@ -205,19 +205,27 @@ func (m *model) loose(a Allocation) bool {
 	return a.State == StateQuarantined && m.opts.Claims == ClaimsPermissive && strict.claimable(a.Range) != nil
 }
 
+// rejoin adds a sandbox to the pod that holds r already.
+func (m *model) rejoin(pod PodUID, sandbox string, r Range) (held bool, err error) {
+	i, used := m.ofPod(pod), m.ofSandbox(sandbox)
+	switch {
+	case used >= 0 && used != i:
+		return false, ErrInvalid
+	case i < 0:
+		return false, nil
+	case m.entries[i].Range != r:
+		return false, ErrPodHolds
+	}
+	m.join(i, sandbox)
+	return true, nil
+}
+
 func (m *model) claim(pod PodUID, sandbox string, r Range, now time.Time) error {
 	if err := m.claimable(r); err != nil {
 		return err
 	}
-	held, used := m.ofPod(pod), m.ofSandbox(sandbox)
-	switch {
-	case used >= 0 && used != held:
-		return ErrInvalid
-	case held >= 0 && m.entries[held].Range != r:
-		return ErrPodHolds
-	case held >= 0:
-		m.join(held, sandbox)
-		return nil
+	if held, err := m.rejoin(pod, sandbox, r); held || err != nil {
+		return err
 	}
 	if !m.makeWay(r, func(a Allocation) bool { return a.Pod == pod && a.Range == r || m.loose(a) }) {
 		return ErrConflict

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,10 +18,7 @@ import (
 
 // TestCheckpoint asks kubelet's server for a checkpoint, which it has the runtime write below its own directory. The container goes on.
 func TestCheckpoint(t *testing.T) {
-	testkit.RequireRoot(t)
-	if out, err := exec.Command(testkit.RequireBin(t, "criu"), "check").CombinedOutput(); err != nil {
-		t.Skipf("criu check says that CRIU cannot work on this kernel: %v: %s", err, out)
-	}
+	testkit.RequireCRIU(t)
 	eachUsers(t, func(t *testing.T, n *node, hostUsers bool) {
 		p := n.run(t, hostUsers, sleeper)
 		before := containersOf(p.ready(t))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,15 +20,6 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
-
-// requireCRIU skips on a kernel that CRIU itself says it cannot work on. Everywhere else it has to.
-func requireCRIU(t *testing.T) {
-	t.Helper()
-	testkit.RequireRoot(t)
-	if out, err := exec.Command(testkit.RequireBin(t, "criu"), "check").CombinedOutput(); err != nil {
-		t.Skipf("criu check says that CRIU cannot work on this kernel: %v: %s", err, out)
-	}
-}
 
 // countsOn counts in memory, prints each number, and keeps the last in the root filesystem. Before that
 // it removes and makes files there.
@@ -89,7 +79,7 @@ func awaitNumber(t *testing.T, c *nodetest.Container, atLeast int) {
 // TestCheckpointContainer holds that a checkpoint disturbs nothing, has what checkpointctl expects, and that a
 // container made of it goes on counting, with the files that it had.
 func TestCheckpointContainer(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	pod := n.RunPod(t, nodetest.HostUsers)
 	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))

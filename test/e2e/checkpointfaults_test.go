@@ -11,6 +11,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -31,7 +32,7 @@ func slowCRIU(t *testing.T, wait string) (dir, dumping string) {
 // TestCheckpointDeadline holds that a container runs on, and that nothing is left, when the time is over before
 // CRIU is done.
 func TestCheckpointDeadline(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	t.Parallel()
 	path, _ := slowCRIU(t, "2")
 	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: path}})
@@ -54,7 +55,7 @@ func wantEmpty(t *testing.T, dir string) {
 
 // TestKilledDuringACheckpoint kills userns-shim while a container is frozen.
 func TestKilledDuringACheckpoint(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	t.Parallel()
 	path, dumping := slowCRIU(t, "1")
 	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: path}})
@@ -104,7 +105,7 @@ func TestCheckpointWithARuntimeThatCannot(t *testing.T) {
 
 // TestCheckpointOfATerminalAndASharedPIDNamespace restores what is unlike other containers.
 func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	alone, together := []nodetest.PodOption{nodetest.HostUsers}, []nodetest.PodOption{nodetest.HostUsers, shareProcesses}
 	for name, c := range map[string]struct {
@@ -143,7 +144,7 @@ func TestCheckpointOfATerminalAndASharedPIDNamespace(t *testing.T) {
 
 // TestRestoreWhereThePIDIsTaken restores a container beside itself, in the same PID namespace.
 func TestRestoreWhereThePIDIsTaken(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	pod := n.RunPod(t, nodetest.HostUsers, shareProcesses)
 	was := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/testkit"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -45,7 +46,7 @@ func restorePod(t *testing.T, n *nodetest.Node, req *runtimeapi.RestorePodReques
 
 // TestCheckpointPodAndRestorePod takes a pod of two containers through both.
 func TestCheckpointPodAndRestorePod(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	image := n.Image(t, labimage.Demo)
 	vol := volume(t, n)
@@ -163,7 +164,7 @@ func tree(t *testing.T, dir string) string {
 // TestRestorePodHoldsTheCheckpoint gives RestorePod what the checkpoint was not made of. Nothing is left of
 // the pod each time.
 func TestRestorePodHoldsTheCheckpoint(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	image := n.Image(t, labimage.Demo)
 	pod := n.RunPod(t, nodetest.HostUsers)

@@ -9,13 +9,14 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/testkit"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
 // TestCheckpointInUserNamespace holds that a container of a pod with a user namespace is written down
 // with the owners that it sees, and that it runs on where it cannot be.
 func TestCheckpointInUserNamespace(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	pod := n.RunPod(t)
 	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell("touch /mine; chown 7:8 /mine;"+countsOn))
@@ -45,7 +46,7 @@ func TestCheckpointInUserNamespace(t *testing.T) {
 
 // TestRestoreIntoUserNamespaceIsRefused holds that the error says what stands in the way.
 func TestRestoreIntoUserNamespaceIsRefused(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo))
 	archive, err := checkpointTo(t, n, c, 0)

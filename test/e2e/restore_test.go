@@ -13,6 +13,7 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/labnode"
+	"github.com/userns-shim/userns-shim/internal/testkit"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -42,7 +43,7 @@ func checkpointImage(t *testing.T, n *nodetest.Node, name, archive string, annot
 // TestRestoreFromImage runs checkpoints that came as images, under both annotations, and holds that
 // it takes the operator's word.
 func TestRestoreFromImage(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	t.Parallel()
 	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Extra: "restoreCheckpointImages: true"}})
 	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
@@ -84,7 +85,7 @@ func TestRestoreFromImageHasToBeAllowed(t *testing.T) {
 
 // TestRestoreKeepsDeclaredVolumes holds that a volume which the image declares is as the container left it.
 func TestRestoreKeepsDeclaredVolumes(t *testing.T) {
-	requireCRIU(t)
+	testkit.RequireCRIU(t)
 	n := sharedNode(t)
 	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Volume), nodetest.Shell("rm -r /data/dir; echo new > /data/new; chown 5:6 /data/new; echo 1; sleep 1000"))
 	awaitNumber(t, c, 1)
