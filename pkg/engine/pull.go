@@ -8,8 +8,12 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/snapshotters"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/image"
@@ -79,7 +83,26 @@ func (e *Engine) pullOptions(ctx context.Context, req image.PullRequest, p *prog
 		client.WithPullSnapshotter(e.snapshotter(req.Snapshotter), snapshots.WithLabels(req.Labels)),
 		client.WithPullLabels(imageLabels()),
 		client.WithMaxConcurrentDownloads(e.opts.MaxConcurrentDownloads),
-		client.WithImageHandlerWrapper(snapshotters.AppendInfoHandlerWrapper(req.Ref)),
+		client.WithImageHandlerWrapper(func(h images.Handler) images.Handler {
+			return e.discardSpoiled(snapshotters.AppendInfoHandlerWrapper(req.Ref)(h))
+		}),
 		client.WithUnpackOpts([]client.UnpackOpt{client.WithUnpackDuplicationSuppressor(e.layers)}),
 	}
+}
+
+// discardSpoiled deletes each download that is not what its digest says. containerd keeps what has arrived, for the next
+// pull to go on from there, and that pull fails like this one until a collection has taken it away, which none does
+// before containerd has stored its first blob.
+func (e *Engine) discardSpoiled(fetch images.Handler) images.Handler {
+	return images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := fetch.Handle(ctx, desc)
+		if !errdefs.IsFailedPrecondition(err) {
+			return children, err
+		}
+		ref := remotes.MakeRefKey(ctx, desc)
+		if abortErr := e.client.ContentStore().Abort(ctx, ref); abortErr != nil && !errdefs.IsNotFound(abortErr) {
+			klog.FromContext(ctx).Error(abortErr, "Spoiled download was not deleted: pulls fail until containerd has collected it", "ref", ref)
+		}
+		return children, err
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,6 +144,24 @@ func TestPullFails(t *testing.T) {
 			}
 			l.wantNothing()
 		})
+	}
+}
+
+// TestPullAfterSpoiledManifest: the first thing that a containerd ever fetches is spoiled, and the next pull of it works.
+func TestPullAfterSpoiledManifest(t *testing.T) {
+	l := newLab(t)
+	var on atomic.Bool
+	on.Store(true)
+	front := l.front(registrytest.Spoil(func(r *http.Request) bool {
+		return on.Load() && strings.Contains(r.URL.Path, "/manifests/sha256:")
+	}))
+	req := image.PullRequest{Ref: front + "/user@" + l.registry.push(t, labimage.User)}
+	if _, err := l.Pull(t.Context(), req); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("pull of what is not as its digest says: %v", err)
+	}
+	on.Store(false)
+	if _, err := l.Pull(t.Context(), req); err != nil {
+		t.Error(err)
 	}
 }
 

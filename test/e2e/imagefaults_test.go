@@ -83,18 +83,20 @@ func TestPullOfSpoiledImages(t *testing.T) {
 	cuts := newFront(t, n, nil, cut)
 	// Otherwise TLS is tried again, and the error is of that.
 	writeHosts(t, n, cuts.Host, fmt.Sprintf("server = \"http://%s\"\n", cuts.Host))
-	for name, tc := range map[string]struct {
+	for _, tc := range []struct {
+		name string
 		host *front
 		ref  string
 		code codes.Code
 		says string
 	}{
-		"corrupt layer":    {newFront(t, n, nil, during(isLast)), ":v1", codes.FailedPrecondition, "digest"},
-		"corrupt config":   {newFront(t, n, nil, during(registrytest.IsBlob)), ":v1", codes.FailedPrecondition, "digest"},
-		"wrong digest":     {newFront(t, n, nil, during(isManifest)), "@" + digest, codes.FailedPrecondition, "digest"},
-		"layers break off": {cuts, ":v1", codes.Unavailable, "EOF"},
+		// First: containerd collects nothing before it has stored a blob.
+		{"wrong digest", newFront(t, n, nil, during(isManifest)), "@" + digest, codes.FailedPrecondition, "digest"},
+		{"corrupt layer", newFront(t, n, nil, during(isLast)), ":v1", codes.FailedPrecondition, "digest"},
+		{"corrupt config", newFront(t, n, nil, during(registrytest.IsBlob)), ":v1", codes.FailedPrecondition, "digest"},
+		{"layers break off", cuts, ":v1", codes.Unavailable, "EOF"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
 			ref := tc.host.Host + "/faults/image" + tc.ref
 			on.Store(true)
 			_, err := tryPull(t.Context(), n, ref, nil)
