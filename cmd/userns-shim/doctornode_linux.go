@@ -49,7 +49,7 @@ func examineNode(ctx context.Context, cfg config.Config) ([]doctor.Finding, erro
 			KubeletUser:    kubeletUser,
 			Getsubids:      getsubids,
 			Daemon:         func(ctx context.Context) (doctor.Daemon, error) { return findDaemon(ctx, cfg) },
-			State:          checkDatabase,
+			State:          func(path string) error { return checkDatabase(cfg, path) },
 			FreeSpace:      freeSpace,
 		},
 	})
@@ -132,7 +132,10 @@ func getsubids(ctx context.Context, args ...string) (string, error) {
 }
 
 // checkDatabase takes one that a daemon has open for well: the daemon read it when it opened it.
-func checkDatabase(path string) error {
+func checkDatabase(cfg config.Config, path string) error {
+	if err := checkLost(cfg); err != nil {
+		return err
+	}
 	if err := state.Check(path); !errors.Is(err, state.ErrLocked) {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 
 // openState opens the database and the id pool in it.
 func (d *daemon) openState(ctx context.Context) error {
-	if err := d.checkLost(); err != nil {
+	if err := checkLost(d.cfg); err != nil {
 		return err
 	}
 	db, err := state.Open(state.Options{Path: databasePath(d.cfg.Root), ObserveCommit: d.metrics.ObserveCommit})

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
 	"github.com/userns-shim/userns-shim/pkg/state"
 )
@@ -27,12 +28,12 @@ func (d *daemon) mirror(kind string) (*state.Mirror, error) {
 
 // checkLost refuses to begin with an empty database where another one was in use since the node came up: the pods that it knew
 // would run on, and their ids would be given to others.
-func (d *daemon) checkLost() error {
-	path := databasePath(d.cfg.Root)
+func checkLost(cfg config.Config) error {
+	path := databasePath(cfg.Root)
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	dir := recordsDir(d.cfg.State, "sandboxes")
+	dir := recordsDir(cfg.State, "sandboxes")
 	rows, damaged, err := state.ReadMirror[sandbox.Record](dir)
 	if err != nil {
 		return err
