@@ -80,6 +80,14 @@ func (m *Manager) observe(tx *state.Tx, l Lease) {
 	}
 }
 
+// observeUnseen tells of a pod that gets no range because nobody could look whether one that rests may be had: for the pool's operator
+// it was refused by the pool.
+func (m *Manager) observeUnseen(spec Spec, why error) {
+	if m.opts.ObserveLease != nil {
+		m.opts.ObserveLease(Lease{Pod: spec.Metadata, Err: why})
+	}
+}
+
 // handlerPolicy returns the user namespace policy of the spec's runtime handler.
 func (m *Manager) handlerPolicy(spec Spec) (UserNamespacePolicy, error) {
 	name := m.handlerName(spec)

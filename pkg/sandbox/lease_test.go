@@ -100,8 +100,14 @@ func TestRangeInUseIsNotGivenAway(t *testing.T) {
 
 func TestLookThatFailsIsTheAnswer(t *testing.T) {
 	w := &fakeWitness{err: errors.New("no /proc")}
-	n, _ := newWitnessed(t, w, nil)
+	var leases []Lease
+	n, _ := newWitnessed(t, w, func(o *Options) { o.ObserveLease = func(l Lease) { leases = append(leases, l) } })
+	leases = nil
 	if _, err := n.Run(t.Context(), podSpec("second")); !errors.Is(err, w.err) {
 		t.Errorf("%v, want that of the look", err)
+	}
+	// The pod got no range, so metrics and alerts have to hear of it.
+	if len(leases) != 1 || leases[0].Pod.Name != "second" || !errors.Is(leases[0].Err, w.err) || !errors.Is(leases[0].Err, idpool.ErrExhausted) {
+		t.Errorf("observed %+v, want one failure of the second pod", leases)
 	}
 }

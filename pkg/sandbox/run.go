@@ -88,9 +88,12 @@ func (m *Manager) reserve(ctx context.Context, spec Spec) (rec Record, existed b
 	}
 	existed, err = m.tryReserve(ctx, &rec, false)
 	if idpool.NeedsScan(err) {
+		refused := err
 		if err = m.opts.Look(ctx); err == nil {
 			m.opts.Pool.Review()
 			existed, err = m.tryReserve(ctx, &rec, true)
+		} else {
+			m.observeUnseen(spec, errors.Join(refused, err))
 		}
 	}
 	if err != nil {
