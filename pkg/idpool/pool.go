@@ -95,9 +95,8 @@ func (p *Pool) fill(records []*record) error {
 	now := p.clock.Now()
 	var errs []error
 	for _, r := range records {
-		if r.Since.After(now) {
-			r.Since = now // the clock was set back; an age must not be negative
-		}
+		// Not in the future, where the clock was set back before; and with now's monotonic reading, so that it may be set back later.
+		r.Since = now.Add(min(r.Since.Sub(now), 0))
 		e := p.newEntry(*r)
 		if err := p.table.contradiction(e); err != nil {
 			errs = append(errs, err)

@@ -3,6 +3,7 @@ package idpool
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -123,5 +124,25 @@ func TestNoWitnessTrustsRelease(t *testing.T) {
 	n.release("a")
 	if r := n.mustAcquire("b", "b", Unit); r != unit(0) {
 		t.Errorf("got %s", r)
+	}
+}
+
+// TestQuarantineSurvivesClockSetBackAfterALoad: a range that rested when the daemon started goes by the monotonic clock from then
+// on, as one that is released while it runs. By the wall clock alone no look would begin after its release until a
+// clock that was stepped back an hour has come there again, and the range would be kept from pods for as long.
+func TestQuarantineSurvivesClockSetBackAfterALoad(t *testing.T) {
+	n := newNode(t, small(2))
+	n.opts.Clock = nil // the real one; fakes have no monotonic reading
+	n.reload()
+	n.mustAcquire("a", "a", Unit)
+	n.release("a")
+	since := n.List()[0].Since
+	n.reload()
+	loaded := n.List()[0].Since
+	if !strings.Contains(loaded.String(), " m=") {
+		t.Errorf("the time that was loaded, %s, has no monotonic reading", loaded)
+	}
+	if !loaded.Round(0).Equal(since.Round(0)) {
+		t.Errorf("loaded %s, want %s", loaded, since)
 	}
 }
