@@ -187,6 +187,9 @@ func pinnedOrHost(path string) ocispec.Namespace {
 func (m *Manager) podFiles(sb sandbox.Record) ocispec.PodFiles {
 	p := sandbox.PathsOf(m.opts.StateDir, sb.ID)
 	files := ocispec.PodFiles{Hostname: p.Hostname, ResolvConf: p.ResolvConf, Shm: p.Shm}
+	if _, err := os.Lstat(p.Hosts); err == nil {
+		files.Hosts = p.Hosts
+	}
 	if sb.Spec.Namespaces.IPC == sandbox.ModeNode {
 		files.Shm = "/dev/shm"
 	}

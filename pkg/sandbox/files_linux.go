@@ -16,8 +16,12 @@ import (
 // shmSize is the size of a pod's /dev/shm, as on other runtimes.
 const shmSize = "64m"
 
-// hostResolvConf is copied into pods that bring no DNS configuration of their own.
-const hostResolvConf = "/etc/resolv.conf"
+// Files of the host that are copied into pods: the first into those that bring no DNS configuration of their own, the second
+// for containers to which the client mounts none.
+const (
+	hostResolvConf = "/etc/resolv.conf"
+	hostHosts      = "/etc/hosts"
+)
 
 // owner is who the files of a pod belong to on disk: the pod's root.
 func (r Record) owner() int {
@@ -28,7 +32,7 @@ func (r Record) owner() int {
 }
 
 // makeFiles fills the sandbox's directory with what its containers see as /dev/shm,
-// /etc/resolv.conf and /etc/hostname. All of it belongs to the pod's root on disk, so none of
+// /etc/resolv.conf, /etc/hosts and /etc/hostname. All of it belongs to the pod's root on disk, so none of
 // it needs an idmapped mount.
 func (m *Manager) makeFiles(rec Record) error {
 	p := m.Paths(rec.ID)
@@ -41,6 +45,15 @@ func (m *Manager) makeFiles(rec Record) error {
 	}
 	if err := writeOwned(p.Hostname, []byte(m.hostname(rec.Spec)+"\n"), rec.owner()); err != nil {
 		return err
+	}
+	hosts, err := copyOfHost(hostHosts)
+	if err != nil {
+		return err
+	}
+	if hosts != nil {
+		if err := writeOwned(p.Hosts, hosts, rec.owner()); err != nil {
+			return err
+		}
 	}
 	if rec.Spec.Namespaces.IPC == ModeNode {
 		return nil
@@ -73,11 +86,7 @@ func writeOwned(path string, data []byte, owner int) error {
 // resolvConf renders a pod's DNS configuration, or copies the host's when there is none.
 func resolvConf(dns network.DNS) ([]byte, error) {
 	if len(dns.Servers)+len(dns.Searches)+len(dns.Options) == 0 {
-		data, err := os.ReadFile(hostResolvConf)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("copy the host's DNS configuration: %w", err)
-		}
-		return data, nil
+		return copyOfHost(hostResolvConf)
 	}
 	var b strings.Builder
 	if len(dns.Searches) > 0 {
@@ -90,6 +99,18 @@ func resolvConf(dns network.DNS) ([]byte, error) {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(dns.Options, " "))
 	}
 	return []byte(b.String()), nil
+}
+
+// copyOfHost reads a file of the host; one that is missing is nil.
+func copyOfHost(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the host's file: %w", err)
+	}
+	return data, nil
 }
 
 func mountShm(path string, owner int) error {
@@ -110,7 +131,7 @@ func removeFiles(p Paths) error {
 		return err
 	}
 	var errs []error
-	for _, path := range []string{p.Shm, p.ResolvConf, p.Hostname, p.Namespaces, p.Dir} {
+	for _, path := range []string{p.Shm, p.ResolvConf, p.Hostname, p.Hosts, p.Namespaces, p.Dir} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove %s: %w", filepath.Base(path), err))
 		}

@@ -104,6 +104,7 @@ type Paths struct {
 	Shm        string
 	ResolvConf string
 	Hostname   string
+	Hosts      string // missing in pods on a host without /etc/hosts, and in those made before there was this file
 }
 
 // PathsOf derives the paths of a sandbox from the state directory.
@@ -116,5 +117,6 @@ func PathsOf(stateDir, id string) Paths {
 		Shm:        filepath.Join(dir, "shm"),
 		ResolvConf: filepath.Join(dir, "resolv.conf"),
 		Hostname:   filepath.Join(dir, "hostname"),
+		Hosts:      filepath.Join(dir, "hosts"),
 	}
 }

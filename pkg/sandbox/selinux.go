@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/userns-shim/userns-shim/pkg/ocispec"
 )
@@ -35,6 +36,9 @@ func (m *Manager) releaseLabel(rec Record) {
 func (m *Manager) relabelFiles(rec Record) error {
 	p := m.Paths(rec.ID)
 	files := []string{p.ResolvConf, p.Hostname}
+	if _, err := os.Lstat(p.Hosts); err == nil {
+		files = append(files, p.Hosts)
+	}
 	if rec.Spec.Namespaces.IPC != ModeNode {
 		files = append(files, p.Shm)
 	}

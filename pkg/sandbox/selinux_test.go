@@ -16,7 +16,7 @@ func TestLabels(t *testing.T) {
 	if err != nil || rec.SELinux.Process != "s0:c1" {
 		t.Fatalf("got %+v, %v, want the label s0:c1", rec.SELinux, err)
 	}
-	for _, path := range []string{n.Paths(rec.ID).Shm, n.Paths(rec.ID).ResolvConf, n.Paths(rec.ID).Hostname} {
+	for _, path := range []string{n.Paths(rec.ID).Shm, n.Paths(rec.ID).ResolvConf, n.Paths(rec.ID).Hostname, n.Paths(rec.ID).Hosts} {
 		if got := given.Relabeled[path]; got != "file s0:c1" {
 			t.Errorf("%s has the label %q", path, got)
 		}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -93,13 +94,21 @@ func TestHostnameAndResolvConf(t *testing.T) {
 	if got := c.Exec(t, "cat", "/etc/hostname"); got != "my-pod" {
 		t.Errorf("/etc/hostname holds %q", got)
 	}
+	// Nothing is mounted there by this client, unlike kubelet, and the image has none: it is a copy of the host's.
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Exec(t, "cat", "/etc/hosts"), strings.TrimSpace(string(hosts)); got != want {
+		t.Errorf("/etc/hosts holds %q, want %q", got, want)
+	}
 	got := c.Exec(t, "cat", "/etc/resolv.conf")
 	for _, want := range []string{"nameserver 10.0.0.10", "search svc.local", "options ndots:5"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("resolv.conf lacks %q:\n%s", want, got)
 		}
 	}
-	for _, file := range []string{"/etc/hostname", "/etc/resolv.conf"} {
+	for _, file := range []string{"/etc/hostname", "/etc/resolv.conf", "/etc/hosts"} {
 		if got := c.Exec(t, "stat", "-c", "%u:%g", file); got != "0:0" {
 			t.Errorf("%s belongs to %s inside, want 0:0", file, got)
 		}
