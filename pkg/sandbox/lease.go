@@ -147,12 +147,16 @@ func (m *Manager) lease(ctx context.Context, tx *state.Tx, rec *Record, looked b
 func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, looked bool) (r idpool.Range, conflict, err error) {
 	bucket, pod, ask := tx.Raw(PoolBucket), idpool.PodUID(rec.Spec.Metadata.UID), rec.Spec.IDs
 	requested := rec.Requested()
-	switch {
-	case ask.Reservation != "":
+	if ask.Reservation != "" {
 		if r, err = m.opts.Pool.Join(bucket, ask.Reservation, rec.ID); err != nil {
 			err = errors.Join(ErrReservation, err)
 		}
 		return r, nil, err
+	}
+	if err := m.checkUID(rec); err != nil {
+		return idpool.Range{}, nil, err
+	}
+	switch {
 	case requested == nil || ask.Count != 0 && ask.Count != requested.Length:
 		r, err = m.opts.Pool.Acquire(bucket, pod, rec.ID, cmp.Or(ask.Count, idsPerPod))
 		return r, nil, err
@@ -164,6 +168,20 @@ func (m *Manager) leaseRange(ctx context.Context, tx *state.Tx, rec Record, look
 	err = m.noteEnded(err)
 	r, acquireErr := m.remap(ctx, bucket, rec, err)
 	return r, err, acquireErr
+}
+
+// checkUID refuses a pod whose UID another pod has that holds a range: the pool knows pods by their UID, which the client makes up, and
+// would let the two share. Kubernetes gives each UID out once; who copies a file for crictl does not.
+func (m *Manager) checkUID(rec Record) error {
+	md := rec.Spec.Metadata
+	held, _ := m.opts.Pool.OfPod(idpool.PodUID(md.UID))
+	for _, id := range held.Sandboxes {
+		if other, ok := m.table.Find(id); ok && !other.Spec.Metadata.samePod(md) {
+			return fmt.Errorf("UID %s is that of pod %s/%s (sandbox %s), which would share its ids; give each pod a UID of its own: %w",
+				md.UID, other.Spec.Metadata.Namespace, other.Spec.Metadata.Name, id, idpool.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // ErrHolderEnded is in a conflict whose other pod has ended: its sandboxes are stopped. That is no disagreement about ids. kubelet

@@ -111,3 +111,30 @@ func TestLookThatFailsIsTheAnswer(t *testing.T) {
 		t.Errorf("observed %+v, want one failure of the second pod", leases)
 	}
 }
+
+// TestTwoPodsOfOneUIDShareNoIDs: the pool knows pods by their UID, which the client makes up. Kubernetes gives each out once; a CRI client
+// that runs two pods under one, as copies of one file for crictl do, must not make them share ids: only a reservation does.
+func TestTwoPodsOfOneUIDShareNoIDs(t *testing.T) {
+	n := newNode(t, nil)
+	first := n.mustRun(t, podSpec("a"))
+	for name, change := range map[string]func(*Spec){
+		"another name":      func(s *Spec) { s.Metadata.Name = "b" },
+		"another namespace": func(s *Spec) { s.Metadata.Namespace = "b" },
+		"claimed": func(s *Spec) {
+			s.Metadata.Name = "c"
+			s.Namespaces.User.Requested = &ocispec.IDMapping{HostID: first.Range.Start, Length: first.Range.Length}
+		},
+	} {
+		spec := podSpec("a")
+		change(&spec)
+		rec, err := n.Run(t.Context(), spec)
+		if !errors.Is(err, idpool.ErrInvalid) {
+			t.Errorf("%s: %v and %s, want ErrInvalid: %s has %s", name, err, rec.Range, first.ID, first.Range)
+		}
+	}
+	next := podSpec("a")
+	next.Metadata.Attempt = 1
+	if rec := n.mustRun(t, next); *rec.Range != *first.Range {
+		t.Errorf("the pod's next attempt has %s, want its %s", rec.Range, first.Range)
+	}
+}

@@ -101,6 +101,14 @@ func (t *Table[R]) Has(id string) bool {
 	return ok
 }
 
+// Find returns the row of exactly this id, hidden or not.
+func (t *Table[R]) Find(id string) (R, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	row, ok := t.cached[id]
+	return row, ok
+}
+
 // All returns every row, hidden ones included, in no order.
 func (t *Table[R]) All() []R {
 	t.mu.RLock()

@@ -56,7 +56,7 @@ func TestPodsOutliveTheirExtents(t *testing.T) {
 	// Further attempts of the old pods keep what those have, also kubelet's.
 	for _, name := range []string{"acquired", "claimed"} {
 		req := old[name].Request
-		again := n.PodRequest(t, attempt(1), nodetest.UID(req.Config.Metadata.Uid), func(c *runtimeapi.RunPodSandboxRequest) {
+		again := n.PodRequest(t, attempt(1), nodetest.SamePod(req), func(c *runtimeapi.RunPodSandboxRequest) {
 			podNamespaces(c).UsernsOptions = podNamespaces(req).UsernsOptions
 		})
 		pod, err := n.TryRunPod(t, again)

@@ -128,7 +128,7 @@ func (n claimNode) wantConflict(t *testing.T, claim labnode.Extent, with string,
 		}
 	}
 	// The next attempt is the same pod, and kubelet goes on sending what it has drawn.
-	again := n.PodRequest(t, nodetest.MappingOf(claim), nodetest.UID(req.Config.Metadata.Uid), attempt(1))
+	again := n.PodRequest(t, nodetest.MappingOf(claim), nodetest.SamePod(req), attempt(1))
 	next, err := n.TryRunPod(t, again)
 	if err != nil {
 		t.Fatalf("RunPodSandbox of the next attempt: %v", err)
@@ -282,7 +282,7 @@ func TestNextAttemptClaimsTheSameMapping(t *testing.T) {
 	bothPolicies(t, labnode.DaemonOptions{}, func(t *testing.T, n claimNode) {
 		ids := slot(n.Kubelet(), 5)
 		first := n.wantGranted(t, ids)
-		samePod := nodetest.UID(first.Request.Config.Metadata.Uid)
+		samePod := nodetest.SamePod(first.Request)
 		first.Stop(t)
 		second := n.wantGranted(t, ids, samePod, attempt(1))
 		third := n.wantGranted(t, ids, samePod, attempt(2)) // the second runs

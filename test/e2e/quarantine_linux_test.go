@@ -121,11 +121,11 @@ func TestClaimOfARangeThatIsStillInUse(t *testing.T) {
 			t.Run(tc.name, func(t *testing.T) {
 				ids := slot(n.Kubelet(), i)
 				first := n.wantGranted(t, ids)
-				uid := nodetest.UID(first.Request.Config.Metadata.Uid)
+				samePod := nodetest.SamePod(first.Request)
 				end := tc.leave(t, n, first)
 				first.Remove(t)
 				n.wantConflict(t, ids, "quarantine", "after pod "+first.Request.Config.Metadata.Uid, "with traces: ", tc.trace)
-				n.wantGranted(t, ids, uid, attempt(1)).Remove(t)
+				n.wantGranted(t, ids, samePod, attempt(1)).Remove(t)
 				end()
 				n.wantGranted(t, ids)
 			})

@@ -52,9 +52,12 @@ func Annotation(name, value string) PodOption {
 	}
 }
 
-// UID makes the pod that of another request.
-func UID(uid string) PodOption {
-	return func(req *runtimeapi.RunPodSandboxRequest) { req.Config.Metadata.Uid = uid }
+// SamePod makes the pod that of another request, for its next attempt.
+func SamePod(as *runtimeapi.RunPodSandboxRequest) PodOption {
+	return func(req *runtimeapi.RunPodSandboxRequest) {
+		md := as.Config.Metadata
+		req.Config.Metadata.Name, req.Config.Metadata.Namespace, req.Config.Metadata.Uid = md.Name, md.Namespace, md.Uid
+	}
 }
 
 // HostNetwork puts the pod into the node's network and host's user namespace.
