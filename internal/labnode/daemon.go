@@ -138,13 +138,16 @@ func (d *Daemon) answers(ctx context.Context) error {
 
 // Dial opens a gRPC connection to the CRI socket. It is there again soon after a restart of the daemon: gRPC's
 // own pauses of seconds would be most of a test that kills it.
-func (d *Daemon) Dial() (*grpc.ClientConn, error) {
+func (d *Daemon) Dial(more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	retry := grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 200 * time.Millisecond},
 		MinConnectTimeout: 5 * time.Second,
 	}
-	return grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(retry),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(retry),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16 << 20)),
+	}
+	return grpc.NewClient("unix://"+d.Socket, append(opts, more...)...)
 }
 
 // NRISocket is where NRI plugins connect.

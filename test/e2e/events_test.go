@@ -180,10 +180,16 @@ func TestStatusesOfAPodsContainersAreNewestFirst(t *testing.T) {
 func TestSubscriberThatDoesNotReadIsCutOff(t *testing.T) {
 	n := sharedNode(t)
 	image := n.Image(t, labimage.Demo)
+	// A window that is never read fills, and then the backlog of 1000 events. The window of a connection on which
+	// other calls were made can have grown to megabytes.
+	conn, err := n.Daemon.Dial(grpc.WithStaticStreamWindowSize(64 << 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	// A window that is never read fills at 64 KiB, and then the backlog of 1000 events.
-	idle, err := n.Runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
+	idle, err := runtimeapi.NewRuntimeServiceClient(conn).GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err == nil {
 		_, err = idle.Header()
 	}
@@ -209,6 +215,7 @@ func TestSubscriberThatDoesNotReadIsCutOff(t *testing.T) {
 	if len(events) != 2+2*containers {
 		t.Errorf("the subscriber that reads got %d events of %d", len(events), 2+2*containers)
 	}
+	defer time.AfterFunc(20*time.Second, cancel).Stop() // one that was not cut off would wait for more
 	got := 0
 	for ; err == nil; got++ {
 		_, err = idle.Recv()
