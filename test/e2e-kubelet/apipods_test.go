@@ -103,20 +103,31 @@ func (p *pod) object(t testing.TB) *corev1.Pod {
 // change updates the pod's object.
 func (p *pod) change(t testing.TB, how func(*corev1.Pod)) {
 	t.Helper()
+	if !p.tryChange(t, how) {
+		t.Fatalf("%s has gone", p.name)
+	}
+}
+
+// tryChange is change of a pod that may have gone, which it tells.
+func (p *pod) tryChange(t testing.TB, how func(*corev1.Pod)) bool {
+	t.Helper()
+	p.api.objects.changing.Lock()
+	defer p.api.objects.changing.Unlock()
 	now := p.object(t)
+	if now == nil {
+		return false
+	}
 	how(now)
 	if err := p.api.objects.Update(podResource, now, namespace); err != nil {
 		t.Fatal(err)
 	}
+	return true
 }
 
 // deleteObject is what `kubectl delete pod` does. A negative grace is the pod's own.
 func (p *pod) deleteObject(t testing.TB, grace int64) {
 	t.Helper()
-	if p.object(t) == nil {
-		return
-	}
-	p.change(t, func(now *corev1.Pod) {
+	p.tryChange(t, func(now *corev1.Pod) {
 		if grace < 0 {
 			grace = *now.Spec.TerminationGracePeriodSeconds
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,8 @@ var kinds = map[string]string{
 type tracker struct {
 	clienttesting.ObjectTracker
 	version atomic.Uint64
+	// changing is held by who reads an object and then writes it: kubelet's patches are such, and what a test changes between would be lost.
+	changing sync.Mutex
 }
 
 func (o *tracker) stamp(obj runtime.Object) error {
@@ -155,6 +158,8 @@ func (s *apiServer) do(r *http.Request, t target) (runtime.Object, error) {
 }
 
 func (s *apiServer) reaction(action clienttesting.Action) (runtime.Object, error) {
+	s.objects.changing.Lock()
+	defer s.objects.changing.Unlock()
 	_, obj, err := s.react(action)
 	return obj, err
 }

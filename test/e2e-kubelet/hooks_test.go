@@ -18,9 +18,9 @@ func TestLifecycleHooks(t *testing.T) {
 containers:
 - name: main
   image: IMAGE
-  command: [sh, -c, 'mkdir /tmp/w; echo served > /tmp/w/x; httpd -p 8080 -h /tmp/w; trap "echo term >> /host/log; exit 0" TERM; while :; do sleep 0.1; done']
+  command: [sh, -c, 'mkdir /tmp/w; echo served > /tmp/w/x; httpd -p 8080 -h /tmp/w; trap "echo term >> /host/log; exit 0" TERM; touch /tmp/up; while :; do sleep 0.1; done']
   lifecycle:
-    postStart: {exec: {command: [sh, -c, 'id -u > /host/poststart; until [ -e /tmp/w/x ]; do sleep 0.1; done']}}
+    postStart: {exec: {command: [sh, -c, 'id -u > /host/poststart; until [ -e /tmp/up ]; do sleep 0.1; done']}}
     preStop: {exec: {command: [sh, -c, 'echo prestop >> /host/log; sleep 1; echo prestop ends >> /host/log']}}
   volumeMounts: [{name: host, mountPath: /host}]
 - name: http

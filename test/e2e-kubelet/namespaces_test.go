@@ -1,6 +1,7 @@
 package e2ekubelet
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -15,10 +16,13 @@ containers:
 - {name: second, image: IMAGE, command: [sleep, '43210']}
 `)
 		p.ready(t)
-		all := p.sh(t, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-		if !strings.Contains(all, "sleep 98765") || !strings.Contains(all, "sleep 43210") {
-			t.Errorf("main sees %q", all)
-		}
+		eventually(t, "main sees both", func() error { // a container that was started may be runc still
+			all := p.sh(t, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+			if !strings.Contains(all, "sleep 98765") || !strings.Contains(all, "sleep 43210") {
+				return errors.New(all)
+			}
+			return nil
+		})
 		if got := p.sh(t, "cat /proc/1/comm"); strings.HasPrefix(got, "sleep") {
 			t.Errorf("process 1 is %q, want the pod's init", got)
 		}

@@ -32,11 +32,21 @@ type Info struct {
 // PodInfo is what `crictl inspectp` prints of a pod.
 func (n *Node) PodInfo(t testing.TB, id string) Info {
 	t.Helper()
-	resp, err := n.Runtime.PodSandboxStatus(context.WithoutCancel(t.Context()), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	info, err := n.TryPodInfo(t, id)
 	if err != nil {
 		t.Fatalf("verbose PodSandboxStatus: %v", err)
 	}
-	return parseInfo(t, resp.Info)
+	return info
+}
+
+// TryPodInfo is PodInfo of a pod that may go at any time; the error is then that of CRI.
+func (n *Node) TryPodInfo(t testing.TB, id string) (Info, error) {
+	t.Helper()
+	resp, err := n.Runtime.PodSandboxStatus(context.WithoutCancel(t.Context()), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	if err != nil {
+		return Info{}, err
+	}
+	return parseInfo(t, resp.Info), nil
 }
 
 // ContainerInfo is what `crictl inspect` prints of a container.
