@@ -102,18 +102,20 @@ func TestOutlivesOtherSignals(t *testing.T) {
 		}
 		inside(t, cmd, fmt.Sprintf("kill -%d 1", sig))
 	}
-	time.Sleep(100 * time.Millisecond)
-	if got := status(t, cmd); !strings.Contains(got, "State:\tS") {
-		t.Errorf("after all signals:\n%s", got)
-	}
+	time.Sleep(100 * time.Millisecond) // for what would end it, or stop it
+	await(t, "it sleeps, after all signals", func() bool { return strings.Contains(status(t, cmd), "State:\tS") })
 }
 
 func TestLeavesNoZombies(t *testing.T) {
 	cmd := startInit(t)
 	// Orphans that end later, and some that are zombies when they become orphans.
-	inside(t, cmd, "exec >/dev/null 2>&1; for i in 1 2 3 4 5; do (sleep 1.$i &); sh -c 'sleep 0 & exec sleep 0.05'; done")
+	cue := filepath.Join(t.TempDir(), "cue")
+	inside(t, cmd, "exec >/dev/null 2>&1; for i in 1 2 3 4 5; do (while [ ! -e "+cue+" ]; do sleep 0.1; done; sleep 0.$i) & sh -c 'sleep 0 & exec sleep 0.05'; done")
 	if children(t, cmd) == "" {
 		t.Error("it has adopted no orphan, so the test shows nothing")
+	}
+	if err := os.WriteFile(cue, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	await(t, "it has no children", func() bool { return children(t, cmd) == "" })
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -50,34 +53,51 @@ func TestAgentPassesMetricsOn(t *testing.T) {
 
 // TestAgentListensOnAll addresses that it is given, and ends with its context.
 func TestAgentListensOnAll(t *testing.T) {
-	ports := []string{freePort(t), freePort(t)}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		f := agentFlags{listen: []string{"127.0.0.1:" + ports[0], "127.0.0.1:" + ports[1]}}
-		ended <- f.run(ctx)
-	}()
-	for _, port := range ports {
-		var err error
-		for range 100 {
-			if err = answers(ctx, "http://127.0.0.1:"+port+"/livez"); err == nil {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
+	for try := 0; ; try++ {
+		err := listensOnAll(t, freePort(t), freePort(t))
+		if err == nil {
+			break
 		}
-		if err != nil {
-			t.Error(err)
+		// Between the look for a free port and its use somebody else may take it.
+		if !errors.Is(err, syscall.EADDRINUSE) || try == 5 {
+			t.Fatal(err)
 		}
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 	for addr, want := range map[string]string{"fd00::1:9467": "[fd00::1]:9467", "[::1]:80": "[::1]:80", "10.0.0.1:80": "10.0.0.1:80", ":80": ":80"} {
 		if got := bracketed(addr); got != want {
 			t.Errorf("%s is %s, want %s", addr, got, want)
 		}
 	}
+}
+
+// listensOnAll runs the agent until it answers on each of the ports, and returns how it ended.
+func listensOnAll(t *testing.T, ports ...string) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		f := agentFlags{listen: []string{"127.0.0.1:" + ports[0], "127.0.0.1:" + ports[1]}}
+		ended <- f.run(ctx)
+	}()
+	for _, port := range ports {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			err := answers(ctx, "http://127.0.0.1:"+port+"/livez")
+			if err == nil {
+				break
+			}
+			select {
+			case err := <-ended:
+				return cmp.Or(err, errors.New("it ended"))
+			default:
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+	}
+	cancel()
+	return <-ended
 }
 
 func freePort(t *testing.T) string {

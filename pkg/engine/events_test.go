@@ -6,9 +6,13 @@ import (
 	"testing"
 	"time"
 
+	eventsapi "github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/userns-shim/userns-shim/internal/labimage"
+	"github.com/userns-shim/userns-shim/internal/labnode"
 	"github.com/userns-shim/userns-shim/pkg/container"
 )
 
@@ -19,8 +23,8 @@ func TestWatchOOM(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	told, ended := make(chan string, 10), make(chan error, 1)
 	go func() { ended <- l.WatchOOM(ctx, func(id string) { told <- id }) }()
-	time.Sleep(500 * time.Millisecond) // until it has subscribed
-	for range 2 {
+	for range 2 { // containerd is killed between
+		l.awaitSubscriber(t, told)
 		b := l.prepareBox(demo, newID(), "tail", "/dev/zero")
 		limit := int64(16 << 20)
 		b.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
@@ -44,13 +48,41 @@ func TestWatchOOM(t *testing.T) {
 			t.Fatal(err)
 		}
 		awaitReady(t, l.Engine)
-		time.Sleep(2 * time.Second) // until it has subscribed again
-		for len(told) > 0 {
-			<-told
-		}
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the watch ends by %v", err)
+	}
+}
+
+// awaitSubscriber publishes an event of the kind that the watch looks for, of nothing, until it is told: what is published before it has
+// subscribed is lost. The last one that it is told of is another, so that no more of them are to come.
+func (l *lab) awaitSubscriber(t *testing.T, told <-chan string) {
+	t.Helper()
+	client, err := containerd.New(l.containerd.Address, containerd.WithDefaultNamespace(labnode.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	publish := func(name string) {
+		ctx := namespaces.WithNamespace(t.Context(), labnode.Namespace)
+		if err := client.EventService().Publish(ctx, "/tasks/oom", &eventsapi.TaskOOM{ContainerID: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "the watch has subscribed", func() bool {
+		publish("first")
+		return len(told) > 0
+	})
+	publish("last")
+	for {
+		select {
+		case id := <-told:
+			if id == "last" {
+				return
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("an event after the first is not told")
+		}
 	}
 }

@@ -274,7 +274,7 @@ func TestConcurrentPulls(t *testing.T) {
 			ids <- id
 		})
 	}
-	time.Sleep(300 * time.Millisecond) // until they have joined
+	await(t, "all have joined", func() bool { return l.PullCallers() == 1+cap(ids) })
 	giveUp()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("the pull that was given up: %v", err)
@@ -329,7 +329,9 @@ func TestPullStalls(t *testing.T) {
 func TestSlowPullIsNoStall(t *testing.T) {
 	l := newLab(t)
 	l.registry.push(t, labimage.User)
-	patient := l.newEngine(engine.Options{PullProgressTimeout: time.Second})
+	// A blob takes longer than the limit, and each pause is far below it: machines halt for a second or two.
+	const limit = 5 * time.Second
+	patient := l.newEngine(engine.Options{PullProgressTimeout: limit})
 	slow := l.front(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !registrytest.IsBlob(r) {
@@ -343,7 +345,7 @@ func TestSlowPullIsNoStall(t *testing.T) {
 			for range 5 {
 				_, _ = io.Copy(w, io.LimitReader(body, max(int64(body.Len()/6), 1)))
 				w.(http.Flusher).Flush()
-				time.Sleep(400 * time.Millisecond)
+				time.Sleep(limit/5 + 100*time.Millisecond)
 			}
 			_, _ = io.Copy(w, bytes.NewReader(body.Bytes()))
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,8 +65,11 @@ func TestContainerdIsKilled(t *testing.T) {
 		waits[b] = b.wait(l.Engine)
 	}
 	waits[before].want(t, "exit before", 4)
-	time.Sleep(200 * time.Millisecond) // until the shells have their traps
 	pids := map[*box]int{during: l.pid(during), alone: l.pid(alone), after: l.pid(after)}
+	for _, pid := range pids {
+		awaitTrap(t, pid)
+		awaitWatched(t, pid)
+	}
 
 	if err := l.containerd.Kill9(); err != nil {
 		t.Fatal(err)
@@ -115,7 +119,9 @@ func TestShimIsKilled(t *testing.T) {
 		b.start(container.Stdio{})
 		waits = append(waits, b.wait(l.Engine))
 	}
-	time.Sleep(200 * time.Millisecond) // until the waits have found their processes
+	for _, b := range []*box{first, other} {
+		awaitWatched(t, l.pid(b))
+	}
 	if err := syscall.Kill(parent(t, l.pid(first)), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +175,51 @@ func awaitGone(t *testing.T, pid int) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("process %d does not end", pid)
+}
+
+// awaitTrap waits until a shell catches SIGTERM. Until then the kernel drops the signal, for the shell is process 1 of its namespace.
+func awaitTrap(t *testing.T, pid int) {
+	t.Helper()
+	await(t, fmt.Sprintf("process %d catches SIGTERM", pid), func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, caught, _ := strings.Cut(string(status), "\nSigCgt:\t")
+		caught, _, _ = strings.Cut(caught, "\n")
+		mask, err := strconv.ParseUint(caught, 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mask&(1<<(uint(syscall.SIGTERM)-1)) != 0
+	})
+}
+
+// awaitWatched waits until a WaitTask has the process itself to ask how it ends, where the kernel tells that.
+func awaitWatched(t *testing.T, pid int) {
+	t.Helper()
+	if !engine.KernelTells(t) {
+		return
+	}
+	await(t, fmt.Sprintf("process %d is watched", pid), func() bool {
+		files, err := filepath.Glob("/proc/self/fdinfo/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(files, func(file string) bool {
+			text, _ := os.ReadFile(file) // it may be closed by now
+			return strings.Contains(string(text), fmt.Sprintf("\nPid:\t%d\n", pid))
+		})
+	})
+}
+
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 20 s still not: %s", what)
+		}
+	}
 }
 
 func awaitReady(t *testing.T, e *engine.Engine) {

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -175,18 +176,29 @@ func TestSettleWaitsForThoseAtWork(t *testing.T) {
 		{"tail", []string{"-f", "/logs/" + b.id}, false},
 	} {
 		// sh -c with a script of its own shows the rest as arguments.
-		cmd := exec.Command("sh", append([]string{"-c", "sleep 0.6; :", tc.name}, tc.args...)...)
+		cmd := exec.Command("sh", append([]string{"-c", "read x; :", tc.name}, tc.args...)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now()
-		if err := l.Settle(t.Context(), []string{b.id}); err != nil {
+		ctx, cancel := t.Context(), context.CancelFunc(func() {})
+		if tc.wait {
+			ctx, cancel = context.WithTimeout(ctx, time.Second)
+		}
+		if err := l.Settle(ctx, []string{b.id}); errors.Is(err, context.DeadlineExceeded) != tc.wait || err != nil && !tc.wait {
+			t.Errorf("%s, which goes on: %v, want to wait: %t", tc.name, err, tc.wait)
+		}
+		cancel()
+		if err := in.Close(); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); (took > 500*time.Millisecond) != tc.wait {
-			t.Errorf("%s was waited for %s", tc.name, took)
+		_ = cmd.Wait() // says that read found nothing
+		if err := l.Settle(t.Context(), []string{b.id}); err != nil {
+			t.Errorf("%s, which has ended: %v", tc.name, err)
 		}
-		_ = cmd.Wait()
 	}
 }

@@ -68,7 +68,7 @@ func testStates(t *testing.T, l *lab, demo string) {
 	if _, err := l.DeleteTask(ctx, b.group, b.id); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("delete of a running task: %v, want failed precondition", err)
 	}
-	time.Sleep(100 * time.Millisecond) // until the shell has its trap
+	awaitTrap(t, l.pid(b))
 	if err := l.KillTask(ctx, b.id, uint32(syscall.SIGTERM), false); err != nil {
 		t.Fatal(err)
 	}

@@ -90,9 +90,13 @@ func TestRotation(t *testing.T) {
 	const lines = 50_000
 	opts := containerOptions(t)
 	c := openContainer(t, opts)
-	p := startShim(t, c.Paths(), fmt.Sprintf(numbered, lines))
+	waits, proceed := waiting(t, "exit")
+	p := startShim(t, c.Paths(), fmt.Sprintf(numbered, lines)+"; "+waits)
 	var files []string
 	for i := 0; p.running(); i++ {
+		if i == 3 { // however fast the process was
+			proceed()
+		}
 		time.Sleep(5 * time.Millisecond)
 		old := fmt.Sprintf("%s.%d", logPath(opts), i)
 		if err := os.Rename(logPath(opts), old); err != nil {
@@ -106,9 +110,6 @@ func TestRotation(t *testing.T) {
 	drain(t, c)
 	if got := logged(t, crilog.Stdout, append(files, logPath(opts))...); got != wantNumbered(lines) {
 		t.Errorf("%d bytes in %d files are not the %d lines that were written", len(got), len(files), lines)
-	}
-	if len(files) < 3 {
-		t.Errorf("only %d rotations", len(files))
 	}
 }
 
@@ -125,7 +126,7 @@ func TestRestart(t *testing.T) {
 	written := filepath.Join(t.TempDir(), "written")
 	p := startShim(t, c.Paths(), fmt.Sprintf(numbered, lines)+`; echo >`+written+`; while [ -e `+written+` ]; do sleep 0.01; done`)
 	restarts := 0
-	for ; !exists(written); restarts++ {
+	for ; restarts < 3 || !exists(written); restarts++ {
 		time.Sleep(3 * time.Millisecond)
 		if err := c.Close(within(t, 5*time.Second)); err != nil {
 			t.Fatal(err)
@@ -146,9 +147,6 @@ func TestRestart(t *testing.T) {
 	if got := logged(t, crilog.Stdout, logPath(opts)); got != wantNumbered(lines) {
 		t.Errorf("%d bytes after %d restarts are not the %d lines that were written", len(got), restarts, lines)
 	}
-	if restarts < 3 {
-		t.Errorf("only %d restarts", restarts)
-	}
 }
 
 func exists(path string) bool {
@@ -160,11 +158,7 @@ func exists(path string) bool {
 // Drain must not wait for one.
 func TestDrainWithoutAWriter(t *testing.T) {
 	c := openContainer(t, containerOptions(t))
-	start := time.Now()
-	drain(t, c)
-	if waited := time.Since(start); waited > time.Second {
-		t.Errorf("drained after %v", waited)
-	}
+	drain(t, c) // ErrNotDrained, if it waited
 }
 
 // A process that the container left in the background holds the output open.

@@ -89,13 +89,19 @@ func newClient(t *testing.T) (server spdyLike, client *net.TCPConn) {
 
 func startForward(ctx context.Context, t *testing.T, port uint16) (client *net.TCPConn, done <-chan error) {
 	t.Helper()
+	return startLingering(ctx, t, port, 200*time.Millisecond)
+}
+
+// startLingering is startForward with another time in which a client has to send something once the pod has ended.
+func startLingering(ctx context.Context, t *testing.T, port uint16, linger time.Duration) (client *net.TCPConn, done <-chan error) {
+	t.Helper()
 	server, client := newClient(t)
 	pod, err := dialPod(ctx, "", port)
 	if err != nil {
 		t.Fatal(err)
 	}
 	result := make(chan error, 1)
-	s := &splice{client: server, pod: pod, linger: 200 * time.Millisecond, probe: 50 * time.Millisecond}
+	s := &splice{client: server, pod: pod, linger: linger, probe: 50 * time.Millisecond}
 	go func() { result <- s.run(ctx) }()
 	return client, result
 }
@@ -138,13 +144,15 @@ func TestForwardPodHalfClose(t *testing.T) {
 		n, _ := io.Copy(io.Discard, c)
 		got <- int(n)
 	})
-	client, done := startForward(t.Context(), t, port)
+	// Each pause is far below it, for machines halt for a second or two.
+	const linger = 4 * time.Second
+	client, done := startLingering(t.Context(), t, port, linger)
 	if banner, err := io.ReadAll(client); err != nil || string(banner) != "banner" {
 		t.Errorf("banner %q, %v", banner, err)
 	}
 	for range 5 {
 		_, _ = client.Write(make([]byte, 1000))
-		time.Sleep(70 * time.Millisecond) // longer than the linger time in all
+		time.Sleep(linger/5 + 50*time.Millisecond) // longer than it in all
 	}
 	_ = client.CloseWrite()
 	if n := <-got; n != 5000 {
@@ -196,13 +204,11 @@ func TestForwardEnds(t *testing.T) {
 }
 
 func TestForwardPortRefused(t *testing.T) {
-	port := serve(t, echo) + 1
-	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
-	if err == nil { // nobody else has it: nobody listens once it is closed
-		_ = l.Close()
-	}
 	server, client := newClient(t)
-	err = ForwardPort(t.Context(), "", port, server)
+	// The port of a connection is nobody else's to listen on.
+	_, other := newClient(t)
+	port := uint16(other.LocalAddr().(*net.TCPAddr).Port)
+	err := ForwardPort(t.Context(), "", port, server)
 	if !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "[::1]") {
 		t.Errorf("ForwardPort: %v, want a refusal by both families", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -89,6 +90,10 @@ func TestUsersAreForgotten(t *testing.T) {
 }
 
 func TestCallsOfAUserAreBounded(t *testing.T) {
+	synctest.Test(t, callsOfAUserAreBounded) // whose clock stands still while the calls are made
+}
+
+func callsOfAUserAreBounded(t *testing.T) {
 	server, err := New(Options{Limits: limits(func(l *Limits) { l.CallsPerUser, l.CallsPerSecond = 1, 3 })})
 	if err != nil {
 		t.Fatal(err)
@@ -110,8 +115,9 @@ func TestCallsOfAUserAreBounded(t *testing.T) {
 }
 
 func TestSlowSendersAreCutOff(t *testing.T) {
-	c := dial(t, serve(t, limits(func(l *Limits) { l.Read = 300 * time.Millisecond })))
+	socket := serve(t, limits(func(l *Limits) { l.Read = 300 * time.Millisecond }))
 	began := time.Now()
+	c := dial(t, socket)
 	go func() {
 		for { // a byte now and then does not keep the connection
 			if _, err := io.WriteString(c.Conn, " "); err != nil {

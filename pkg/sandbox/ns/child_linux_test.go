@@ -145,7 +145,7 @@ func killParent(t *testing.T, role string) {
 	}
 	_ = cmd.Wait()
 	proc := "/proc/" + strings.TrimSpace(line)
-	for range 200 {
+	for range 2000 {
 		stat, err := os.ReadFile(proc + "/stat")
 		// As an orphan it is reaped by an init, in its own time.
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) || strings.Contains(string(stat), ") Z ") {

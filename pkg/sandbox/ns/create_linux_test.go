@@ -308,7 +308,7 @@ func TestCreateParallel(t *testing.T) {
 	wg.Wait()
 	// The threads that entered namespaces die after Create has returned.
 	var after []string
-	for range 100 {
+	for range 2000 {
 		if after = threadStates(t); slices.Equal(after, before) {
 			return
 		}
