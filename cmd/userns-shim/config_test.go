@@ -11,6 +11,8 @@ import (
 
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
+	"github.com/userns-shim/userns-shim/pkg/sandbox"
+	"github.com/userns-shim/userns-shim/pkg/state"
 )
 
 // command runs userns-shim inside of this process and gives both outputs and the exit code.
@@ -79,6 +81,44 @@ func TestConfigValidateKnowsTheOwnExtent(t *testing.T) {
 		text := fmt.Sprintf("apiVersion: %s\nidPool: {kubeletExtents: [{start: %d, length: %d}]}\n", config.APIVersion, theirs.Start, length)
 		if out, _, code := command(t, text, "config", "validate"); code != 0 || strings.Contains(out, "own extent "+own.String()) != warned {
 			t.Errorf("%s: exit code %d, %swant a warning: %t", text, code, out, warned)
+		}
+	}
+}
+
+// TestConfigValidateRefusesExtentsThatThePoolDoes: the scripts of the packages start the daemon with a file that is valid.
+func TestConfigValidateRefusesExtentsThatThePoolDoes(t *testing.T) {
+	last, foreign := uint32(idpool.Invalid-idpool.Unit+1), idpool.ForeignRange().Start
+	db, err := state.Open(state.Options{Path: databasePath(t.TempDir())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, tc := range []struct {
+		usable  bool
+		extents []config.Extent
+	}{
+		{false, []config.Extent{{Start: last, Length: idpool.Unit}}},
+		{false, []config.Extent{{Start: foreign, Length: idpool.Unit}}},
+		{false, []config.Extent{{Start: last, Length: idpool.Unit}, {Start: foreign, Length: idpool.Unit}}},
+		{true, []config.Extent{{Start: last - idpool.Unit, Length: 2 * idpool.Unit}}},
+		{true, []config.Extent{{Start: foreign - idpool.Unit, Length: 2 * idpool.Unit}}},
+		{true, []config.Extent{{Start: foreign, Length: 2 * idpool.Unit}}},
+		{true, []config.Extent{{Start: last, Length: idpool.Unit}, {Start: idpool.Unit, Length: idpool.Unit}}},
+	} {
+		cfg := config.Default()
+		cfg.IDPool.Extents = tc.extents
+		err := db.View(func(tx *state.Tx) error {
+			_, err := idpool.Load(tx.Raw(sandbox.PoolBucket), poolOptions(cfg.IDPool))
+			return err
+		})
+		var flow []string
+		for _, e := range tc.extents {
+			flow = append(flow, fmt.Sprintf("{start: %d, length: %d}", e.Start, e.Length))
+		}
+		text := fmt.Sprintf("apiVersion: %s\nidPool: {extents: [%s]}\n", config.APIVersion, strings.Join(flow, ", "))
+		out, _, code := command(t, text, "config", "validate")
+		if tc.usable != (err == nil) || tc.usable != (code == 0) || !tc.usable && !strings.Contains(out, "error: line 2: idPool.extents") {
+			t.Errorf("%s: the pool says %v; validated with exit code %d: %s", text, err, code, out)
 		}
 	}
 }

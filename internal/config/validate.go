@@ -181,7 +181,27 @@ func (p IDPool) validate() error {
 	for i, e := range p.KubeletExtents.Extents {
 		errs = append(errs, e.validate(indexed("idPool.kubeletExtents", i)))
 	}
+	if len(p.Extents) > 0 && !slices.ContainsFunc(p.Extents, Extent.usable) {
+		errs = append(errs, problem("idPool.extents",
+			"hold nothing for pods: the %d ids from %d on are systemd's, and those from %d on the kernel cannot map", idsPerRange, foreignID, lastRangeID))
+	}
 	return errors.Join(errs...)
+}
+
+// Ids of ranges that no pod is given, as idpool has them.
+const (
+	foreignID   = 2147352576 // systemd's foreign range
+	lastRangeID = 1<<32 - idsPerRange
+)
+
+// usable tells whether a pod can be given a range of e, or e is wrong for another reason, which is told of it.
+func (e Extent) usable() bool {
+	for id := uint64(e.Start); id < uint64(e.Start)+e.Length; id += idsPerRange {
+		if id != foreignID && id != lastRangeID {
+			return true
+		}
+	}
+	return e.Length == 0
 }
 
 func (e Extent) validate(field string) error {
