@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/errdefs"
+	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/image"
 )
@@ -16,6 +17,10 @@ import (
 // usageAge is how old the usage of a writable snapshot may be. Reading it walks the whole directory;
 // that of a committed snapshot is constant.
 const usageAge = 10 * time.Second
+
+// usageTries is how often a snapshot is summed up until that succeeds: containerd gives up when a file goes away between its
+// directory's listing and its own turn.
+const usageTries = 3
 
 // usageCache remembers what snapshots hold, for each snapshotter.
 type usageCache struct {
@@ -45,6 +50,13 @@ func (c *usageCache) get(key usageKey) (image.Usage, bool) {
 	defer c.mu.Unlock()
 	u, ok := c.byKey[key]
 	return u.Usage, ok && (u.constant || time.Since(u.At) < usageAge)
+}
+
+// last is what was read last, however long ago that was; zero where nothing was.
+func (c *usageCache) last(key usageKey) image.Usage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byKey[key].Usage
 }
 
 func (c *usageCache) put(key usageKey, u snapshotUsage) {
@@ -100,8 +112,15 @@ func (e *Engine) fsUsage(ctx context.Context, snapshotter string) (image.Usage, 
 		if errdefs.IsNotFound(err) {
 			continue // removed meanwhile
 		}
-		if err != nil {
+		if errdefs.IsUnavailable(err) || ctx.Err() != nil {
 			return image.Usage{}, fmt.Errorf("snapshot %s: %w", name, err)
+		}
+		if err != nil {
+			// One container that changes its files all the time must not blind kubelet to a disk that fills up.
+			klog.FromContext(ctx).V(2).Info("Snapshot was not summed up", "snapshotter", snapshotter, "snapshot", name, "err", err)
+			if u = e.usage.last(usageKey{snapshotter, name}); u.At.IsZero() {
+				continue
+			}
 		}
 		total.Bytes += u.Bytes
 		total.Inodes += u.Inodes
@@ -117,7 +136,17 @@ func (e *Engine) readUsage(ctx context.Context, key usageKey, constant bool) (im
 	if u, ok := e.usage.get(key); ok {
 		return u, nil
 	}
-	read, err := e.client.SnapshotService(key.snapshotter).Usage(ctx, key.name)
+	var read snapshots.Usage
+	var err error
+	for range usageTries {
+		read, err = e.client.SnapshotService(key.snapshotter).Usage(ctx, key.name)
+		if err == nil {
+			break
+		}
+		if errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) || ctx.Err() != nil {
+			return image.Usage{}, err
+		}
+	}
 	if err != nil {
 		return image.Usage{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"k8s.io/klog/v2"
 )
 
 // Options configure a Manager.
@@ -110,7 +111,7 @@ func (m *Manager) Remove(ctx context.Context, ref string) error {
 }
 
 // FSInfo returns the usage of each snapshotter in use. The default one's is first: kubelet reads
-// no other.
+// no other. One of the others that cannot be asked is left out.
 func (m *Manager) FSInfo(ctx context.Context) ([]Usage, error) {
 	names := slices.Sorted(maps.Values(m.opts.Snapshotters))
 	names = slices.Insert(names, 0, m.opts.DefaultSnapshotter)
@@ -122,8 +123,12 @@ func (m *Manager) FSInfo(ctx context.Context) ([]Usage, error) {
 		}
 		seen[name] = true
 		u, err := m.opts.Store.FSUsage(ctx, name)
-		if err != nil {
+		if err != nil && name == m.opts.DefaultSnapshotter || ctx.Err() != nil {
 			return nil, err
+		}
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Snapshotter of a runtime handler was not summed up", "snapshotter", name)
+			continue
 		}
 		usages = append(usages, u)
 	}

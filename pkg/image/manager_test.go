@@ -15,7 +15,10 @@ type memStore struct {
 	images []Info
 	pulled []PullRequest
 	fail   error
+	broken string // snapshotter that cannot be asked
 }
+
+var errBroken = errors.New("broken snapshotter")
 
 func (s *memStore) Pull(_ context.Context, req PullRequest) (string, error) {
 	s.pulled = append(s.pulled, req)
@@ -44,6 +47,9 @@ func (s *memStore) Remove(ctx context.Context, id string) error {
 }
 
 func (s *memStore) FSUsage(_ context.Context, snapshotter string) (Usage, error) {
+	if snapshotter == s.broken {
+		return Usage{}, errBroken
+	}
 	return Usage{Mountpoint: "/" + snapshotter}, s.fail
 }
 
@@ -140,6 +146,17 @@ func TestManagerFSInfo(t *testing.T) {
 	}
 	if want := []string{"/overlayfs", "/btrfs", "/stargz"}; !slices.Equal(at, want) {
 		t.Errorf("usages of %v, want %v", at, want)
+	}
+}
+
+// TestManagerFSInfoBesideABrokenSnapshotter: that of one handler does not hide the disk of all others from kubelet.
+func TestManagerFSInfoBesideABrokenSnapshotter(t *testing.T) {
+	usages, err := newManager(t, &memStore{broken: "stargz"}).FSInfo(t.Context())
+	if err != nil || len(usages) != 2 || usages[0].Mountpoint != "/overlayfs" || usages[1].Mountpoint != "/btrfs" {
+		t.Errorf("usages %v, %v, want those of the others", usages, err)
+	}
+	if _, err := newManager(t, &memStore{broken: "overlayfs"}).FSInfo(t.Context()); !errors.Is(err, errBroken) {
+		t.Errorf("with the default one broken: %v", err)
 	}
 }
 
