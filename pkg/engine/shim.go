@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,6 +32,10 @@ const (
 	strayShimEnd = 500 * time.Millisecond
 	// defaultSocketDir is where shims listen, unless containerd is configured otherwise.
 	defaultSocketDir = "/run/containerd/s"
+
+	// socketLook is the pause between looks for a shim's socket. A shim whose only task fails lives for some fifty
+	// milliseconds.
+	socketLook = 2 * time.Millisecond
 )
 
 // socketName is the last element of the path at which the shim of a group listens.
@@ -77,6 +82,32 @@ func (e *Engine) learnSocketDir(ctx context.Context, group string) {
 	if path, err := e.shimSocket(group); err != nil || path == "" {
 		klog.FromContext(ctx).Info("No socket of a running shim is seen: its end cannot be awaited", "group", group, "reason", err)
 	}
+}
+
+// learnSocketDirDuring calls create, and looks for the socket of the group's shim meanwhile if where shims listen is not
+// known: the shim of a create that fails is gone when it returns.
+func (e *Engine) learnSocketDirDuring(group string, create func()) {
+	if e.socketDir.Load() != nil {
+		create()
+		return
+	}
+	created := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for {
+			if path, err := e.shimSocket(group); err != nil || path != "" {
+				return // an error is told by whoever looks for the shim's end
+			}
+			select {
+			case <-created:
+				return
+			case <-time.After(socketLook):
+			}
+		}
+	})
+	create()
+	close(created)
+	looking.Wait()
 }
 
 // findListener looks in the format of /proc/net/unix for a listening socket with this file name.

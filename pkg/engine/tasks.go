@@ -44,7 +44,8 @@ func (e *Engine) create(ctx context.Context, group, id string, form taskForm) (u
 			return 0, fmt.Errorf("create task %s: %w: %w", id, errdefs.ErrUnavailable, err)
 		}
 	}
-	pid, err := e.createTask(ctx, id, form)
+	var pid uint32
+	e.learnSocketDirDuring(t.name, func() { pid, err = e.createTask(ctx, id, form) })
 	switch {
 	case err == nil || errdefs.IsAlreadyExists(err):
 		result = taskPresent
