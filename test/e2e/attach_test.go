@@ -198,7 +198,7 @@ func TestAttachRefusals(t *testing.T) {
 // TestAttachEndsWithItsPod removes pods under their clients.
 func TestAttachEndsWithItsPod(t *testing.T) {
 	n := sharedNode(t)
-	before := takeCensus(t, n)
+	before := censusAfterAPod(t, n)
 	eachTransport(t, func(t *testing.T, tr transport) {
 		pod := n.RunPod(t)
 		c := pod.Run(t, n.Image(t, labimage.Demo), withStdin(false), nodetest.Shell(answering))

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/userns-shim/userns-shim/internal/labimage"
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
@@ -22,6 +23,16 @@ func takeCensus(t *testing.T, n *nodetest.Node) census {
 		t.Fatal(err)
 	}
 	return census{descriptors: len(entries), goroutines: int(metric(t, n, "go_goroutines"))}
+}
+
+// censusAfterAPod is what the daemon holds once it has run a pod and a command: what it makes with the first one and keeps, such
+// as connections, is not of those that follow.
+func censusAfterAPod(t *testing.T, n *nodetest.Node) census {
+	t.Helper()
+	pod := n.RunPod(t)
+	pod.Run(t, n.Image(t, labimage.Demo)).Exec(t, "true")
+	pod.Remove(t)
+	return takeCensus(t, n)
 }
 
 // metric is the value of one of the daemon's metrics, by its name and labels.

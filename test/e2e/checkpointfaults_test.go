@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,18 +16,45 @@ import (
 	"github.com/userns-shim/userns-shim/internal/testkit/nodetest"
 )
 
-// slowCRIU makes a directory of programs for containerd in which criu is a script that tells by the file
-// dumping that it runs, waits, and is the real one then.
-func slowCRIU(t *testing.T, wait string) (dir, dumping string) {
+// heldCRIU is a criu of containerd's that tells when it runs, and goes on when it is let.
+type heldCRIU struct{ path, dumping, release string }
+
+// holdCRIU makes a directory of programs for containerd in which criu is a script that tells by the file dumping that it
+// runs, waits for another file, and is the real one then. It waits for a minute at most.
+func holdCRIU(t *testing.T) heldCRIU {
 	t.Helper()
 	tools := nodetest.Tools(t)
-	dir = t.TempDir()
-	dumping = filepath.Join(dir, "dumping")
-	script := "#!/bin/sh\necho > " + dumping + "\nsleep " + wait + "\nexec " + tools.Path("criu") + ` "$@"` + "\n"
+	dir := t.TempDir()
+	held := heldCRIU{
+		path:    dir + ":" + string(tools) + ":/usr/sbin:/usr/bin:/sbin:/bin",
+		dumping: filepath.Join(dir, "dumping"), release: filepath.Join(dir, "release"),
+	}
+	script := fmt.Sprintf("#!/bin/sh\necho > %s\ni=0; while [ ! -e %s ] && [ $i -lt 1200 ]; do sleep 0.05; i=$((i+1)); done\nexec %s \"$@\"\n",
+		held.dumping, held.release, tools.Path("criu"))
 	if err := os.WriteFile(filepath.Join(dir, "criu"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return dir + ":" + string(tools) + ":/usr/sbin:/usr/bin:/sbin:/bin", dumping
+	return held
+}
+
+// letGo lets this criu and all further ones go on at once.
+func (h heldCRIU) letGo() error { return os.WriteFile(h.release, nil, 0o600) }
+
+// letGoAfter does so some time after criu has come up. The channel is closed then, or when the test is over.
+func (h heldCRIU) letGoAfter(t *testing.T, pause time.Duration) (done <-chan struct{}) {
+	t.Helper()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for !exists(h.dumping) && t.Context().Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(pause)
+		if err := h.letGo(); err != nil {
+			t.Error(err)
+		}
+	}()
+	return gone
 }
 
 // TestCheckpointDeadline holds that a container runs on, and that nothing is left, when the time is over before
@@ -34,12 +62,14 @@ func slowCRIU(t *testing.T, wait string) (dir, dumping string) {
 func TestCheckpointDeadline(t *testing.T) {
 	testkit.RequireCRIU(t)
 	t.Parallel()
-	path, _ := slowCRIU(t, "2")
-	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: path}})
+	criu := holdCRIU(t)
+	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: criu.path}})
 	pod := n.RunPod(t, nodetest.HostUsers)
 	c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
 	awaitNumber(t, c, 3)
+	done := criu.letGoAfter(t, 1500*time.Millisecond) // when the second is over, which begins before
 	location, err := checkpointTo(t, n, c, 1)
+	<-done
 	wantError(t, err, codes.DeadlineExceeded, c.ID)
 	wantEmpty(t, filepath.Dir(location))
 	wantEmpty(t, filepath.Join(n.Daemon.Root, "checkpoints"))
@@ -57,8 +87,8 @@ func wantEmpty(t *testing.T, dir string) {
 func TestKilledDuringACheckpoint(t *testing.T) {
 	testkit.RequireCRIU(t)
 	t.Parallel()
-	path, dumping := slowCRIU(t, "1")
-	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: path}})
+	criu := holdCRIU(t)
+	n := ownNode(t, labnode.Options{Containerd: labnode.ContainerdOptions{SearchPath: criu.path}})
 	c := n.RunPod(t, nodetest.HostUsers).Run(t, n.Image(t, labimage.Demo), nodetest.Shell(countsOn))
 	awaitNumber(t, c, 3)
 	location := filepath.Join(volume(t, n), "c.tar")
@@ -67,8 +97,11 @@ func TestKilledDuringACheckpoint(t *testing.T) {
 		_, err := n.Runtime.CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{ContainerId: c.ID, Location: location})
 		done <- err
 	}()
-	awaitFile(t, dumping)
+	awaitFile(t, criu.dumping)
 	if err := n.Daemon.Kill9(); err != nil {
+		t.Fatal(err)
+	}
+	if err := criu.letGo(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err == nil {

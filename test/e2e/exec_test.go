@@ -220,7 +220,7 @@ func TestExecRefusals(t *testing.T) {
 // TestExecEndsWithItsContainer stops containers and removes pods under clients.
 func TestExecEndsWithItsContainer(t *testing.T) {
 	n := sharedNode(t)
-	before := takeCensus(t, n)
+	before := censusAfterAPod(t, n)
 	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		eachTransport(t, func(t *testing.T, tr transport) {
 			pod := n.RunPod(t, opts...)

@@ -207,6 +207,7 @@ func TestHandlerWithOwnSnapshotter(t *testing.T) {
 		if got := c.Exec(t, "stat", "-c", "%u:%g", "/made"); got != "1000:1000" {
 			t.Errorf("a file made inside belongs to %s there, want 1000:1000", got)
 		}
+		collectGarbage(t, n) // what an earlier pod made
 		made, err := filepath.Glob(filepath.Join(root, "snapshots", "*", "made"))
 		if err != nil || len(made) != 1 {
 			t.Fatalf("found %v, %v, want one file of the container below %s", made, err, root)

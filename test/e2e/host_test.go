@@ -72,9 +72,11 @@ func write(t *testing.T, path, content string, uid, gid int) {
 // snapshotsDir is where the overlayfs snapshotter keeps its layers.
 func snapshotsDir(n *nodetest.Node) string { return n.SnapshotsDir() }
 
-// layersWith returns the paths on disk of a file in all image layers that have it.
+// layersWith returns the paths on disk of a file in all layers that have it. Containerd removes those of earlier pods, which
+// may have changed it, some time later.
 func layersWith(t *testing.T, n *nodetest.Node, name string) []string {
 	t.Helper()
+	collectGarbage(t, n)
 	found, err := filepath.Glob(filepath.Join(snapshotsDir(n), "*", "fs", name))
 	if err != nil {
 		t.Fatal(err)

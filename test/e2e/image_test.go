@@ -140,7 +140,8 @@ func TestImageFsInfoNamesTheSnapshotsFilesystem(t *testing.T) {
 
 func TestRemovedImageIsNotFoundByCreate(t *testing.T) {
 	n := sharedNode(t)
-	ref := n.ImageOf(t, "gone:latest", labimage.Catalogue(n.Box())[labimage.UserNumber])
+	// An image of its own: with it all names of the same image go, which other tests may have pulled.
+	ref := n.ImageOf(t, "gone:latest", smallImage("gone"))
 	removeImage(t, n, ref)
 	pod := n.RunPod(t)
 	_, err := pod.TryCreate(t.Context(), pod.ContainerConfig(ref))

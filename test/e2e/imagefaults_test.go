@@ -172,7 +172,7 @@ func TestConcurrentPullsFetchOnce(t *testing.T) {
 	f := newFront(t, n, nil, slow.Wrap)
 	var done sync.WaitGroup
 	ids := make(chan string, 16)
-	for i := range cap(ids) {
+	start := func(i int) {
 		ref := f.Host + "/many/image:v1"
 		if i%2 == 1 {
 			ref = f.Host + "/many/image@" + digest
@@ -185,8 +185,22 @@ func TestConcurrentPullsFetchOnce(t *testing.T) {
 			ids <- id
 		})
 	}
+	asked := func(name string) int { return f.requests("HEAD", name) }
+	start(0)
+	start(1)
 	<-slow.Waiting
-	time.Sleep(500 * time.Millisecond) // until the others have come
+	eventually(t, "both pulls are under way", func() bool { return asked("/manifests/v1") > 0 && asked("/manifests/"+digest) > 0 })
+	under := takeCensus(t, n).goroutines
+	for range 10 { // until both wait for the registry, and nothing else runs
+		time.Sleep(50 * time.Millisecond)
+		under = min(under, takeCensus(t, n).goroutines)
+	}
+	for i := range cap(ids) - 2 {
+		start(i + 2)
+	}
+	// Each call that has come is a goroutine of the daemon's.
+	eventually(t, "the others have come", func() bool { return takeCensus(t, n).goroutines >= under+cap(ids)-2 })
+	time.Sleep(200 * time.Millisecond) // from its beginning to the pull that it joins
 	close(slow.Release)
 	done.Wait()
 	close(ids)
@@ -200,7 +214,7 @@ func TestConcurrentPullsFetchOnce(t *testing.T) {
 		t.Errorf("the registry was asked for %d blobs, the image has 6", got)
 	}
 	for name, want := range map[string]int{"/manifests/v1": 1, "/manifests/" + digest: 1} {
-		if got := f.requests("HEAD", name); got != want {
+		if got := asked(name); got != want {
 			t.Errorf("the registry was asked %d times what %s is, want %d", got, name, want)
 		}
 	}

@@ -137,9 +137,7 @@ func TestServiceManagerKeepsOutputOfContainersThatExitMeanwhile(t *testing.T) {
 				nodetest.Shell(fmt.Sprintf("echo up; while [ ! -e /vol/go-%s ]; do sleep 0.05; done; seq %d; seq %d >&2; exit 5", name, count, count)))
 			c.AwaitLog(t, "begun", func(l nodetest.ContainerLog) bool { return len(l) == 1 })
 			proc := fmt.Sprintf("/proc/%d", c.PID(t))
-			if manager.count() != 1 {
-				t.Errorf("%d containers have their output kept, want 1", manager.count())
-			}
+			eventually(t, "one container has its output kept", func() bool { return manager.count() == 1 })
 			if err := n.Daemon.Stop(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -157,9 +155,7 @@ func TestServiceManagerKeepsOutputOfContainersThatExitMeanwhile(t *testing.T) {
 			if len(log) != 1+2*count || log[len(log)-1].Text != fmt.Sprint(count) {
 				t.Errorf("the log has %d lines, want %d", len(log), 1+2*count)
 			}
-			if manager.count() != 0 {
-				t.Errorf("%d containers have their output kept after their exit", manager.count())
-			}
+			eventually(t, "no container has its output kept after its exit", func() bool { return manager.count() == 0 })
 		})
 	}
 }

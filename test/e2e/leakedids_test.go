@@ -306,10 +306,7 @@ func TestProcessWithoutSandboxKeepsItsRange(t *testing.T) {
 	c := pod.Run(t, n.Image(t, labimage.Demo))
 	start := pod.Range(t)
 	survivor := exec.Command("nsenter", "--user", "--target", strconv.Itoa(c.PID(t)), "--setuid", "0", "--setgid", "0", "sleep", "100")
-	if err := survivor.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
+	surviving(t, survivor)
 	pod.Remove(t)
 	n.edit(t, func(tx *state.Tx) error { return dropEntry(tx, start) })
 	if l := n.wantLeak(t, "process", start, true); !strings.Contains(l.Found, fmt.Sprintf("process %d (sleep)", survivor.Process.Pid)) {

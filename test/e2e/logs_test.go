@@ -24,9 +24,13 @@ var logRecord = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(
 func TestLogRecords(t *testing.T) {
 	n := sharedNode(t)
 	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
-		// Pauses, for the order of what is written to two pipes at the same moment is nobody's.
-		c := n.RunPod(t, opts...).Run(t, n.Image(t, labimage.Demo),
-			nodetest.Shell(`for i in 1 2 3 4 5; do echo "out $i"; sleep 0.05; echo "err $i" >&2; sleep 0.05; done; echo; printf '  blanks  \n'; printf 'no end'`))
+		pod := n.RunPod(t, opts...)
+		// It waits for each record before it writes the next: the order of what is in two pipes at the same time is nobody's.
+		c := pod.Run(t, n.Image(t, labimage.Demo), nodetest.Mount(pod.Request.Config.LogDirectory, "/logs"), func(c *runtimeapi.ContainerConfig) {
+			nodetest.Shell(`logged() { until grep -q "$1 F $2\$" /logs/` + c.LogPath + `; do sleep 0.01; done; }
+for i in 1 2 3 4 5; do echo "out $i"; logged stdout "out $i"; echo "err $i" >&2; logged stderr "err $i"; done
+echo; printf '  blanks  \n'; printf 'no end'`)(c)
+		})
 		if code := c.Wait(t); code != 0 {
 			t.Fatalf("exit code %d", code)
 		}

@@ -25,7 +25,7 @@ func TestInitReapsZombies(t *testing.T) {
 		c := pod.Run(t, n.Image(t, labimage.Demo))
 		pid := initPID(t, n, pod)
 		// An orphan that ends later, and one that is a zombie already when it becomes one.
-		c.Exec(t, "sh", "-c", "(sleep 1.7161 >/dev/null 2>&1 &); sh -c 'sleep 0 & exec sleep 0.3'")
+		c.Exec(t, "sh", "-c", "(sleep 7161 >/dev/null 2>&1 &); sh -c 'sleep 0 & exec sleep 0.3'")
 		orphans := func() []leaks.Process {
 			all, err := leaks.Processes()
 			if err != nil {
@@ -39,9 +39,16 @@ func TestInitReapsZombies(t *testing.T) {
 			}
 			return found
 		}
-		if found := orphans(); len(found) != 1 || found[0].Cmdline != "sleep 1.7161" {
-			t.Errorf("init's children are %v, want the orphan that lives", found)
-		}
+		var orphan int
+		eventually(t, "init's only child is the orphan that lives", func() bool {
+			found := orphans()
+			if len(found) != 1 || found[0].Cmdline != "sleep 7161" {
+				return false
+			}
+			orphan = found[0].PID
+			return true
+		})
+		killProcess(t, orphan)
 		eventually(t, "init has no child", func() bool { return len(orphans()) == 0 })
 	})
 }
@@ -115,14 +122,12 @@ func TestStopInSharedPIDNamespace(t *testing.T) {
 			"asked to stop":  func(c *nodetest.Container) { c.Stop(t, 20*time.Second) },
 			"first one ends": func(c *nodetest.Container) { c.Exec(t, "touch", "/end") },
 		} {
-			began := time.Now()
 			c := pod.Run(t, image, nodetest.Shell("trap 'exit 0' TERM; (trap '' TERM; sleep 7172 & setsid sleep 7173 & wait) & until [ -e /end ]; do sleep 0.05; done"))
 			eventually(t, "the container's processes run", func() bool { return running("sleep 7172") == 1 && running("sleep 7173") == 1 })
+			began := time.Now()
 			end(c)
 			c.Wait(t)
-			if left := running("sleep 7172") + running("sleep 7173"); left > 0 {
-				t.Errorf("%s: %d processes of the container are left", name, left)
-			}
+			eventually(t, name+": no process of the container is left", func() bool { return running("sleep 7172")+running("sleep 7173") == 0 })
 			if took := time.Since(began); took > 8*time.Second {
 				t.Errorf("%s: it took %s", name, took)
 			}
@@ -137,9 +142,7 @@ func TestStopInSharedPIDNamespace(t *testing.T) {
 			t.Errorf("exec with a child in the background prints %q after %s", got, time.Since(began))
 		}
 		neighbour.Stop(t, 0)
-		if left := running("sleep 7174"); left > 0 {
-			t.Error("the child of an exec outlived its container")
-		}
+		eventually(t, "the child of an exec ends with its container", func() bool { return running("sleep 7174") == 0 })
 	})
 }
 

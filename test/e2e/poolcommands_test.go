@@ -151,10 +151,7 @@ func TestPoolReleaseSaysWhatItBreaks(t *testing.T) {
 	start := pod.Range(t)
 	taken := fmt.Sprintf("%d:65536", start)
 	survivor := exec.Command("setpriv", "--reuid", strconv.FormatUint(uint64(start)+77, 10), "--clear-groups", "sleep", "100")
-	if err := survivor.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
+	surviving(t, survivor)
 	pod.Remove(t)
 	if _, err := n.TryRunPod(t, n.PodRequest(t)); status.Code(err) != codes.ResourceExhausted { // which has looked
 		t.Errorf("a pod beside the survivor: %v", err)

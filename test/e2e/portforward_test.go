@@ -251,7 +251,7 @@ func TestPortForwardTellsThatNobodyListens(t *testing.T) {
 // TestPortForwardEndsWithItsPod removes pods while connections are open.
 func TestPortForwardEndsWithItsPod(t *testing.T) {
 	n := sharedNode(t)
-	before := takeCensus(t, n)
+	before := censusAfterAPod(t, n)
 	bothUsers(t, func(t *testing.T, opts ...nodetest.PodOption) {
 		eachTransport(t, func(t *testing.T, tr transport) {
 			pod := n.RunPod(t, opts...)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -20,7 +21,8 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/container"
 )
 
-// surviving starts a process that outlives a pod; the function that is returned ends it.
+// surviving starts a sleep that outlives a pod, by a program that gives it its ids first, and returns once it sleeps; the
+// function that is returned ends it.
 func surviving(t *testing.T, survivor *exec.Cmd) (end func()) {
 	t.Helper()
 	if err := survivor.Start(); err != nil {
@@ -28,6 +30,10 @@ func surviving(t *testing.T, survivor *exec.Cmd) (end func()) {
 	}
 	end = sync.OnceFunc(func() { _, _ = survivor.Process.Kill(), survivor.Wait() }) // killed, which Wait tells
 	t.Cleanup(end)
+	eventually(t, "the survivor has its ids and sleeps", func() bool {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", survivor.Process.Pid))
+		return err == nil && string(name) == "sleep\n"
+	})
 	return end
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -171,7 +172,8 @@ func lastNumber(t *testing.T, c *nodetest.Container) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := lines(strings.TrimSpace(string(content)))
+	// The last line may be in the middle of being written.
+	text := lines(strings.TrimSpace(string(content[:bytes.LastIndexByte(content, '\n')+1])))
 	if len(text) == 0 {
 		return -1
 	}

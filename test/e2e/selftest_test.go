@@ -131,7 +131,7 @@ func TestSelftestCleansUpWhenInterrupted(t *testing.T) {
 		}
 		run := wait()
 		if run.code != 1 {
-			t.Errorf("selftest exits with %d on %s, want 1", run.code, signal)
+			t.Errorf("selftest exits with %d on %s, want 1: %+v", run.code, signal, run.report)
 		}
 		for _, c := range run.report.Checks {
 			if c.Name == "cleanup" && !c.OK {

@@ -15,7 +15,7 @@ import (
 // happens is closed. client-go's SPDY clients send a ping every five seconds, which counts.
 func TestStreamingServerFollowsItsConfiguration(t *testing.T) {
 	t.Parallel()
-	const address, idle = "127.0.0.1:17710", 2 * time.Second
+	const address, idle, words = "127.0.0.1:17710", 3 * time.Second, 9
 	n := ownNode(t, labnode.Options{Daemon: labnode.DaemonOptions{Extra: "streaming: {listen: " + address + ", idleTimeout: " + idle.String() + "}"}})
 	c := sleeper(t, n)
 	before := takeCensus(t, n)
@@ -30,16 +30,16 @@ func TestStreamingServerFollowsItsConfiguration(t *testing.T) {
 		in, keys := keyboard(t)
 		out, start := &screen{}, time.Now()
 		done := startExec(t.Context(), t, n, tr, c, streams{in: in, out: out}, "cat")
-		for range 3 { // a connection that is used stays open
-			time.Sleep(idle / 2)
+		for range words { // a connection that is used stays open
+			time.Sleep(idle / 6)
 			typeIn(t, keys, "word\n")
 		}
 		err := await(t, "exec", done)
-		if took := time.Since(start); took < 3*idle/2+idle || took > 20*time.Second {
+		if took := time.Since(start); took < words*idle/6+idle || took > 20*time.Second {
 			t.Errorf("the connection ended after %s: %v", took, err)
 		}
-		if got := strings.Count(out.String(), "word\n"); got != 3 {
-			t.Errorf("%d words of 3 came back", got)
+		if got := strings.Count(out.String(), "word\n"); got != words {
+			t.Errorf("%d words of %d came back", got, words)
 		}
 	})
 	wantCensus(t, n, before)
