@@ -71,13 +71,14 @@ vm_needs() {
 }
 
 # apt_install installs packages; the package lists are fetched only when the
-# ones at hand do not do, as on a fresh image that has none.
+# ones at hand do not do, as on a fresh image that has none. A source of the machine's own
+# that does not answer is no matter when the packages are found without.
 apt_install() {
-    local apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+    local apt="apt-get -qq -o DPkg::Lock::Timeout=300"
+    local install="$apt install -y --no-install-recommends"
     export DEBIAN_FRONTEND=noninteractive
-    "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null 2>&1 && return
-    "${apt[@]}" update </dev/null
-    "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+    $install "$@" </dev/null >/dev/null 2>&1 && return
+    "$(dirname "$0")/retry.sh" sh -c "$apt update || true; $install \"\$@\"" sh "$@" >/dev/null
 }
 
 tier=${1:-}

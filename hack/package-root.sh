@@ -10,7 +10,7 @@ if [[ -s $file && $(cat "$file.stamp" 2>/dev/null) == "$stamp" ]]; then
     exit 0
 fi
 mkdir -p "$(dirname "$file")"
-mmdebstrap --quiet --variant=minbase --include=systemd,uidmap \
+"$(dirname "$0")/retry.sh" mmdebstrap --quiet --variant=minbase --include=systemd,uidmap \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --customize-hook='rm -f "$1"/var/cache/apt/archives/*.deb' \
     bookworm "$file.new.tar"

@@ -15,7 +15,7 @@ fi
 mkdir -p _output
 rm -f _output/{unit,scale,integration,e2e,e2e-kubelet,e2e-package,e2e-vm}.{log,json,xml}
 report=() failed=0
-for tier in build tools "${tiers[@]}"; do
+for tier in modules build tools "${tiers[@]}"; do
     began=$SECONDS outcome=ok
     "$make" --no-print-directory "$tier" || outcome=FAILED
     [[ $outcome == ok ]] || failed=1

@@ -12,11 +12,14 @@ tool=$1 dir=$(realpath -m "$2")
 cd "$(dirname "$0")/$tool"
 
 # pinned MODULE prints the version that go.mod pins.
-pinned() { go list -m -f '{{.Version}}' "$1"; }
+pinned() { ../../retry.sh go list -m -f '{{.Version}}' "$1"; }
 
 # build [FLAG...] OUTPUT COMMAND... builds without the version control stamp,
-# which would be that of this repository rather than of the tool.
-build() { go build -trimpath -buildvcs=false "$@"; }
+# which would be that of this repository rather than of the tool. Modules are downloaded before, when it says only what it would do.
+build() {
+    ../../retry.sh go build -n -trimpath -buildvcs=false "$@" >/dev/null
+    go build -trimpath -buildvcs=false "$@"
+}
 
 case $tool in
 containerd)

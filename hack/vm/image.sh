@@ -26,7 +26,7 @@ work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 
 # A package list of the suite's own: what this machine's apt has may be another suite.
-mmdebstrap --quiet --variant=minbase --include="$packages,$kernel" \
+"$(dirname "$0")/../retry.sh" mmdebstrap --quiet --variant=minbase --include="$packages,$kernel" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --customize-hook='rm -f "$1"/boot/initrd.img* "$1"/initrd.img* "$1"/var/cache/apt/archives/*.deb' \
     "$suite" "$work/root.tar"
