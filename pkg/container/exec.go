@@ -68,6 +68,9 @@ func (m *Manager) runExec(ctx context.Context, rec Record, execID string, captur
 		defer cancel()
 	}
 	err := m.startExec(ctx, rec, execID, ocispec.Exec{Args: cmd}, capture.Paths())
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
 	if err != nil {
 		return Exit{}, err
 	}

@@ -3,8 +3,11 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/userns-shim/userns-shim/pkg/stream"
 )
@@ -50,6 +53,25 @@ func TestExecWhoseClientLeavesWhileItStarts(t *testing.T) {
 	}
 	if execs.killed || !execs.ended {
 		t.Errorf("the exec was killed: %t, deleted: %t; want it deleted after its end alone", execs.killed, execs.ended)
+	}
+}
+
+// slowExecs does not start a command in time.
+type slowExecs struct{ *fakeEngine }
+
+func (slowExecs) StartExec(ctx context.Context, _ ExecRequest) (uint32, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// TestExecSyncWhoseTimeIsOverBeforeTheCommandStarts: on a busy node that is a timeout as any other.
+func TestExecSyncWhoseTimeIsOverBeforeTheCommandStarts(t *testing.T) {
+	n := newNode(t)
+	n.opts.Execs = slowExecs{n.engine}
+	n.restart(t)
+	_, err := n.ExecSync(t.Context(), n.mustStart(t, "a"), []string{"sh"}, 10*time.Millisecond)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "command timed out after 10ms") {
+		t.Errorf("%v, want that the time of 10 ms is over", err)
 	}
 }
 
