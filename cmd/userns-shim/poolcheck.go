@@ -60,8 +60,8 @@ The first line sums up in 80 characters at most, as node-problem-detector takes 
 			switch {
 			case bad >= 0:
 				return codedError{exitFindings, errSilent}
-			case check.Scanned.IsZero():
-				return codedError{exitUnknown, errors.New("nobody has looked for foreign owners of ids yet; --fresh looks now")}
+			case unlooked(check) != "":
+				return codedError{exitUnknown, errors.New(unlooked(check) + " were not looked for yet; --fresh looks now")}
 			}
 			return nil
 		},
@@ -84,6 +84,17 @@ func (f *poolFlags) printCheck(w io.Writer, check admin.Check) error {
 	return f.print(w, check, func(t *tabwriter.Writer) { findingTable(t, check.Findings) })
 }
 
+// unlooked names what the daemon has not looked for yet, "" for nothing.
+func unlooked(check admin.Check) string {
+	switch {
+	case check.Scanned.IsZero():
+		return "foreign owners of ids"
+	case check.Compared.IsZero():
+		return "leaked ranges"
+	}
+	return ""
+}
+
 // summaryLength is what node-problem-detector keeps of a plugin's output by default.
 const summaryLength = 80
 
@@ -94,8 +105,8 @@ func summary(check admin.Check) string {
 		count[f.Severity]++
 	}
 	if count[admin.SeverityError]+count[admin.SeverityWarning] == 0 {
-		if check.Scanned.IsZero() {
-			return "nothing found; foreign owners of ids were not looked for yet"
+		if what := unlooked(check); what != "" {
+			return "nothing found; " + what + " were not looked for yet"
 		}
 		return "nothing found, looked " + time.Since(check.Scanned).Round(time.Second).String() + " ago"
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/userns-shim/userns-shim/internal/admin"
 	"github.com/userns-shim/userns-shim/pkg/idpool"
@@ -37,7 +38,9 @@ func (c poolChecker) Check(ctx context.Context, fresh bool) admin.Check {
 		check.Findings = append(check.Findings, foreignFindings(*report)...)
 	}
 	pool := c.view.pool
-	check.Findings = append(check.Findings, leakFindings(c.view.Leaks(ctx, fresh))...)
+	leaks := c.view.Leaks(ctx, fresh)
+	check.Compared = leaks.Began
+	check.Findings = append(check.Findings, leakFindings(leaks)...)
 	check.Findings = append(check.Findings, ledgerFindings(pool.Findings())...)
 	check.Findings = append(check.Findings, extentFindings(pool.Extents(idpool.SegmentKubelet), pool.Extents(idpool.SegmentPool), c.limited)...)
 	sortFindings(check.Findings)
@@ -69,6 +72,7 @@ func foreignFindings(r foreign.Report) []admin.Finding {
 		if more := r.Counts[kind] - kept; more > 0 {
 			out = append(out, admin.Finding{
 				Severity: admin.SeverityWarning, Code: "foreign-" + string(kind), Message: fmt.Sprintf("%d more owners of the kind %s are not shown", more, kind),
+				Remedy: "see to those that are shown, and look again: userns-shim pool check --fresh",
 			})
 		}
 	}
@@ -76,7 +80,7 @@ func foreignFindings(r foreign.Report) []admin.Finding {
 		out = append(out, admin.Finding{
 			Severity: admin.SeverityWarning, Code: "scan-incomplete",
 			Message: fmt.Sprintf("the source %s was not read to its end: %v", f.Source, f.Err),
-			Remedy:  scanRemedies[f.Source],
+			Remedy:  cmp.Or(scanRemedies[f.Source], "see why "+f.Source+" cannot be read, and look again: userns-shim pool check --fresh"),
 		})
 	}
 	return out
@@ -163,7 +167,11 @@ func leakFindings(l admin.Leaks) []admin.Finding {
 		out = append(out, f)
 	}
 	if l.Error != "" {
-		out = append(out, admin.Finding{Severity: admin.SeverityWarning, Code: "leaks-unknown", Message: "leaked ranges were not looked for: " + l.Error})
+		out = append(out, admin.Finding{
+			Severity: admin.SeverityWarning, Code: "leaks-unknown",
+			Message: "leaked ranges were not looked for everywhere: " + strings.ReplaceAll(l.Error, "\n", "; "),
+			Remedy:  "userns-shim doctor tells whether containerd and the database are well; then look again: userns-shim pool check --fresh",
+		})
 	}
 	return out
 }

@@ -65,10 +65,10 @@ func TestForeignFindings(t *testing.T) {
 			{Kind: foreign.KindStorage, Range: r, Who: "container c", Pod: "pod-1"},
 		},
 		Counts: map[foreign.Kind]int{foreign.KindNamespace: 1, foreign.KindSubUID: 5, foreign.KindStorage: 1},
-		Failed: []foreign.Failure{{Source: "name-service", Err: errors.New("slow")}},
+		Failed: []foreign.Failure{{Source: "name-service", Err: errors.New("slow")}, {Source: "lxc", Err: errors.New("broken")}},
 	}
 	got := foreignFindings(report)
-	want := []string{"foreign-namespace error", "foreign-subuid warning", "foreign-containers-storage error", "foreign-subuid warning", "scan-incomplete warning"}
+	want := []string{"foreign-namespace error", "foreign-subuid warning", "foreign-containers-storage error", "foreign-subuid warning", "scan-incomplete warning", "scan-incomplete warning"}
 	if !slices.Equal(sorts(got), want) {
 		t.Fatalf("findings %q, want %q", sorts(got), want)
 	}
@@ -78,9 +78,13 @@ func TestForeignFindings(t *testing.T) {
 		2: {"which a pod has too", "pool who 2113798149"},
 		3: {"4 more", ""},
 		4: {"slow", "nsswitch.conf"},
+		5: {"broken", "lxc"},
 	} {
 		if !strings.Contains(got[i].Message, says[0]) || !strings.Contains(got[i].Remedy, says[1]) {
 			t.Errorf("finding %d is %+v, want %q", i, got[i], says)
+		}
+		if got[i].Remedy == "" {
+			t.Errorf("finding %d, %+v, says not what to do", i, got[i])
 		}
 	}
 	for _, kind := range foreign.Kinds() {
@@ -91,12 +95,15 @@ func TestForeignFindings(t *testing.T) {
 }
 
 func TestLeakFindings(t *testing.T) {
-	got := leakFindings(admin.Leaks{Error: "disk", Leaks: []admin.Leak{
+	got := leakFindings(admin.Leaks{Error: "disk\nand containerd", Leaks: []admin.Leak{
 		{Kind: "pin", Found: "a pin", Repair: "unpinned"}, {Kind: "container", Found: "a container", Remedy: "remove it"},
 	}})
 	want := []string{"leak-pin info", "leak-container error", "leaks-unknown warning"}
 	if !slices.Equal(sorts(got), want) || !strings.Contains(got[0].Message, "repaired: unpinned") || got[1].Remedy != "remove it" {
 		t.Errorf("findings %+v", got)
+	}
+	if f := got[2]; f.Remedy == "" || !strings.HasSuffix(f.Message, "disk; and containerd") {
+		t.Errorf("what could not be looked for is told as %+v, want a line of words and a remedy", f)
 	}
 }
 
@@ -126,7 +133,8 @@ func TestSummaryFitsNodeProblemDetector(t *testing.T) {
 	for want, check := range map[string]admin.Check{
 		"99999 errors, 0 warnings: foreign-containers-storage 4294901760:4294901760": {Findings: many},
 		"0 errors, 1 warnings: kubelet-unlimited":                                    {Findings: []admin.Finding{{Severity: admin.SeverityWarning, Code: "kubelet-unlimited"}}},
-		"nothing found, looked 1m0s ago":                                             {Scanned: time.Now().Add(-time.Minute), Findings: []admin.Finding{{Severity: admin.SeverityInfo}}},
+		"nothing found, looked 1m0s ago":                                             {Scanned: time.Now().Add(-time.Minute), Compared: time.Now(), Findings: []admin.Finding{{Severity: admin.SeverityInfo}}},
+		"nothing found; leaked ranges were not looked for yet":                       {Scanned: time.Now()},
 		"nothing found; foreign owners of ids were not looked for yet":               {},
 	} {
 		if got := summary(check); got != want || len(got) > summaryLength {

@@ -78,13 +78,14 @@ func (d *daemon) leakCounts() (found, repaired map[string]uint64) {
 // Leaks implements admin.Pool.
 func (v poolView) Leaks(ctx context.Context, fresh bool) admin.Leaks {
 	report, out := v.leaks.Findings(), admin.Leaks{Leaks: []admin.Leak{}}
+	err := report.Err
 	if fresh {
 		ctx, cancel := context.WithTimeout(ctx, reconcile.Timeout)
 		defer cancel()
-		var err error
-		if report, err = v.leaks.Once(ctx); err != nil {
-			out.Error = err.Error()
-		}
+		report, err = v.leaks.Once(ctx)
+	}
+	if err != nil {
+		out.Error = err.Error()
 	}
 	out.Began, out.Took = report.Began, report.Took.String()
 	for _, f := range report.Findings {

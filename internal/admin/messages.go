@@ -103,7 +103,8 @@ type Finding struct {
 
 // Check answers GET /v1/pool/check with what was found last, and POST of the same after looking now.
 type Check struct {
-	Scanned  time.Time `json:"scanned"` // when foreign owners were last looked for, zero before the first time
+	Scanned  time.Time `json:"scanned"`  // when foreign owners were last looked for, zero before the first time
+	Compared time.Time `json:"compared"` // when leaked ranges were, likewise
 	Findings []Finding `json:"findings"`
 }
 

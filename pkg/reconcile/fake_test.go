@@ -58,13 +58,20 @@ func (f *fakeSandboxes) add(id, pod string, r *idpool.Range) {
 type fakeEngine struct {
 	layers     []map[string]idpool.Range
 	containers [][]string
+	err        error // of each call, where set
 }
 
 func (f *fakeEngine) Layers(context.Context) (map[string]idpool.Range, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
 	return maps.Clone(next(&f.layers)), nil
 }
 
 func (f *fakeEngine) Containers(context.Context) ([]string, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
 	return slices.Clone(next(&f.containers)), nil
 }
 

@@ -64,6 +64,8 @@ type Report struct {
 	Began    time.Time // zero before the first run
 	Took     time.Duration
 	Findings []Finding
+	// Err is why a part was not looked for, nil where all was. Findings of that part are those of earlier runs.
+	Err error
 }
 
 func sortFindings(found []Finding) {

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -101,5 +102,39 @@ func TestContainerWithoutRecord(t *testing.T) {
 	w.engine.containers = [][]string{{"s1", "left", "going"}, {"s1", "left", "new"}}
 	if f := w.one(t, KindContainer); f.Repaired() || !strings.Contains(f.Found, "left") || f.Remedy == "" {
 		t.Errorf("found %+v", f)
+	}
+}
+
+// TestLeakOutlivesALookThatFails: while containerd does not answer, what it had is not gone. The metrics go on telling of it, it is not
+// counted again afterwards, and the report says that a part of it is old.
+func TestLeakOutlivesALookThatFails(t *testing.T) {
+	w := newWorld(t)
+	w.sandboxes.strays = []sandbox.Stray{{ID: "s1", Pins: []string{"/ns/user"}, IDs: slot(3), Process: 4711}}
+	w.engine.containers = [][]string{{"left"}}
+	first := w.once(t)
+	if len(first) != 2 {
+		t.Fatalf("found %+v, want a pin and a container", first)
+	}
+	w.engine.err = errors.New("containerd is away")
+	for range 2 {
+		report, err := w.Once(t.Context())
+		if !errors.Is(err, w.engine.err) || !errors.Is(w.Findings().Err, w.engine.err) {
+			t.Errorf("%v, kept %v, want that of the engine", err, w.Findings().Err)
+		}
+		if len(report.Findings) != 2 || len(w.Findings().Findings) != 2 {
+			t.Errorf("found %+v, want what was found before", report.Findings)
+		}
+	}
+	w.engine.err = nil
+	same := func(a, b Finding) bool { return a.key() == b.key() && a.Since.Equal(b.Since) }
+	if again := w.once(t); !slices.EqualFunc(again, first, same) || w.Findings().Err != nil {
+		t.Errorf("found %+v and %v, want %+v as before", again, w.Findings().Err, first)
+	}
+	if found, _ := w.Counts(); found[KindContainer] != 1 || found[KindPin] != 1 {
+		t.Errorf("counted %v, want each leak once", found)
+	}
+	w.engine.containers = [][]string{{}}
+	if left := w.once(t); len(left) != 1 || left[0].Kind != KindPin {
+		t.Errorf("after the end of the container %+v", left)
 	}
 }

@@ -112,18 +112,44 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	}
 	report := Report{Began: r.opts.Clock.Now()}
 	var errs []error
-	for _, look := range []func(context.Context) ([]Finding, error){
-		func(context.Context) ([]Finding, error) { return r.ledger() }, r.pins, r.processes, r.layers, r.containers,
-	} {
-		found, err := look(ctx)
+	for _, l := range r.looks() {
+		found, err := l.look(ctx)
+		if err != nil {
+			found = append(found, r.earlier(l.kinds, found)...)
+		}
 		report.Findings = append(report.Findings, found...)
 		errs = append(errs, err)
 	}
 	// At the end: what was removed needs no copy of its record any more.
 	errs = append(errs, r.opts.Sync())
+	report.Err = errors.Join(errs...)
 	report.Took = r.opts.Clock.Since(report.Began)
 	sortFindings(report.Findings)
-	return r.keep(ctx, report), errors.Join(errs...)
+	return r.keep(ctx, report), report.Err
+}
+
+// look is a part of a run, and the kinds of leaks that it finds.
+type look struct {
+	kinds []Kind
+	look  func(context.Context) ([]Finding, error)
+}
+
+func (r *Reconciler) looks() []look {
+	return []look{
+		{[]Kind{KindLedger, KindRecord}, func(context.Context) ([]Finding, error) { return r.ledger() }},
+		{[]Kind{KindPin}, r.pins},
+		{[]Kind{KindProcess}, r.processes},
+		{[]Kind{KindLayer}, r.layers},
+		{[]Kind{KindContainer}, r.containers},
+	}
+}
+
+// earlier returns what the last run left unrepaired of the kinds and is not found already. A look that failed does not say that it is gone.
+func (r *Reconciler) earlier(kinds []Kind, found []Finding) []Finding {
+	return slices.DeleteFunc(r.Findings().Findings, func(f Finding) bool {
+		return f.Repaired() || !slices.Contains(kinds, f.Kind) ||
+			slices.ContainsFunc(found, func(now Finding) bool { return now.key() == f.key() })
+	})
 }
 
 // logged is how many findings of one run have a line each in the log: a ledger that was restored from elsewhere
