@@ -42,6 +42,8 @@ type fakeEngine struct {
 	onStart   func(id string)     // is called when a task was started
 	// ignoreTerm makes tasks outlive their stop signal.
 	ignoreTerm bool
+	// hung tasks have a shim that does not answer, and containerd does not list them.
+	hung map[string]bool
 }
 
 type fakeTask struct {
@@ -237,6 +239,9 @@ func (f *fakeEngine) DeleteTask(_ context.Context, _, id string) (Exit, error) {
 	if err := f.step("delete task"); err != nil {
 		return Exit{}, err
 	}
+	if f.hung[id] {
+		return Exit{}, errdefs.ErrUnavailable
+	}
 	select {
 	case <-t.exited:
 	default:
@@ -248,7 +253,17 @@ func (f *fakeEngine) DeleteTask(_ context.Context, _, id string) (Exit, error) {
 	return t.exit, nil
 }
 
-func (f *fakeEngine) TaskState(context.Context, string) (TaskState, error) { return TaskState{}, nil }
+func (f *fakeEngine) TaskState(_ context.Context, id string) (TaskState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hung[id] {
+		return TaskState{}, errdefs.ErrUnavailable
+	}
+	if f.tasks[id] == nil {
+		return TaskState{}, errdefs.ErrNotFound
+	}
+	return TaskState{PID: 42, Status: "running"}, nil
+}
 
 func (f *fakeEngine) ListTasks(context.Context) (map[string]TaskState, error) {
 	f.mu.Lock()
@@ -258,6 +273,9 @@ func (f *fakeEngine) ListTasks(context.Context) (map[string]TaskState, error) {
 	}
 	out := map[string]TaskState{}
 	for id, t := range f.tasks {
+		if f.hung[id] {
+			continue
+		}
 		out[id] = TaskState{PID: 42, Status: "running", Exit: t.exit}
 	}
 	return out, nil

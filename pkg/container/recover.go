@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/pkg/sandbox"
@@ -31,7 +32,7 @@ func (m *Manager) interrupted(name func(Record) string) []string {
 // Recover brings the records in line with containerd before anything is served: what was half
 // made is removed, tasks that run are watched again, and exits that nobody saw are recorded.
 // It goes on after an error, which names the container; an error that wraps errdefs.ErrUnavailable means that containerd does not answer
-// and that Recover has to be called again.
+// and that Recover has to be called again. A shim that does not answer is no such error: it would keep all pods waiting.
 func (m *Manager) Recover(ctx context.Context) error {
 	// Before anything is asked for: containerd does not list a task that CRIU is still writing down.
 	if err := m.recoverCheckpoints(ctx); err != nil {
@@ -47,8 +48,20 @@ func (m *Manager) Recover(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("recover container %s: %w", rec.ID, err))
 		}
 	}
-	return errors.Join(errs...)
+	err = errors.Join(errs...)
+	if !errors.Is(err, errdefs.ErrUnavailable) {
+		return err
+	}
+	if _, away := m.opts.Inspector.ListTasks(ctx); away != nil {
+		return fmt.Errorf("recover containers: %w: %w", away, err)
+	}
+	return shimError{err}
 }
+
+// shimError is an error of a shim, while containerd answers. It does not wrap errdefs.ErrUnavailable.
+type shimError struct{ err error }
+
+func (e shimError) Error() string { return e.err.Error() }
 
 func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]TaskState) error {
 	m.locks.Lock(rec.ID)
@@ -66,13 +79,35 @@ func (m *Manager) recover(ctx context.Context, rec Record, tasks map[string]Task
 		return errors.Join(m.deleteTask(ctx, rec), m.recoverCreated(ctx, rec))
 	case StateRunning:
 		if !found {
-			return m.lost(ctx, rec)
+			return m.recoverUnlisted(ctx, rec)
 		}
 		return m.rewatch(ctx, rec, task)
 	case StateExited, StateUnknown:
-		return m.releaseRuntime(ctx, rec)
+		return m.releaseOrLater(ctx, rec)
 	}
 	return fmt.Errorf("record has the unknown state %q", rec.State)
+}
+
+// recoverUnlisted is for a container whose task containerd did not list. It leaves tasks out whose shims do not answer
+// within two seconds, as on a node that is overloaded: only a task of which it does not know is gone. Any other is waited for.
+func (m *Manager) recoverUnlisted(ctx context.Context, rec Record) error {
+	task, err := m.opts.Inspector.TaskState(ctx, rec.ID)
+	if isNotFound(err) {
+		return m.lost(ctx, rec)
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Shim of a container does not answer", "container", rec.ID)
+	}
+	return m.rewatch(ctx, rec, task)
+}
+
+// releaseOrLater is releaseRuntime, which goes on in the background where it fails.
+func (m *Manager) releaseOrLater(ctx context.Context, rec Record) error {
+	err := m.releaseRuntime(ctx, rec)
+	if err != nil {
+		m.releaseLater(rec)
+	}
+	return err
 }
 
 // recoverCreated ends a container whose sandbox did not survive: it can never start.
@@ -116,5 +151,5 @@ func (m *Manager) lost(ctx context.Context, rec Record) error {
 	if rec.StartedAt.IsZero() {
 		rec.StartedAt = time.Unix(0, 0)
 	}
-	return errors.Join(m.releaseRuntime(ctx, rec), m.table.Save(rec))
+	return errors.Join(m.releaseOrLater(ctx, rec), m.table.Save(rec))
 }

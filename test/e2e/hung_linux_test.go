@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,4 +74,46 @@ func TestContainerdHangs(t *testing.T) {
 	c.Exec(t, "true")
 	pod.Run(t, image).Exec(t, "true")
 	c.Stop(t, 0)
+}
+
+// TestRestartBesideAShimThatHangs: a shim that does not answer while userns-shim starts, as on a node that is overloaded,
+// is not taken for one that is gone. Its container runs on, is watched, and can be stopped.
+func TestRestartBesideAShimThatHangs(t *testing.T) {
+	t.Parallel()
+	n := ownNode(t, labnode.Options{})
+	pod := n.RunPod(t)
+	c := pod.Run(t, n.Image(t, labimage.Demo))
+	pid := c.PID(t)
+	list := shims(t, n)
+	if len(list) != 1 {
+		t.Fatalf("one pod has the shims %v", list)
+	}
+	if err := unix.Kill(list[0].PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	resume := sync.OnceFunc(func() {
+		if err := unix.Kill(list[0].PID, unix.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(resume)
+	if err := n.Daemon.Kill9(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Daemon.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, n)
+	if st := c.Status(t); st.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("the container is %s (%s)", st.State, st.Reason)
+	}
+	resume()
+	if got := c.PID(t); got != pid {
+		t.Errorf("the container has the process %d, and had %d", got, pid)
+	}
+	c.Exec(t, "true")
+	c.Stop(t, 0)
+	if st := c.Status(t); st.State != runtimeapi.ContainerState_CONTAINER_EXITED || st.ExitCode != 137 {
+		t.Errorf("after its stop the container is %s with code %d", st.State, st.ExitCode)
+	}
 }
