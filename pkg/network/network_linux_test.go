@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -116,7 +117,7 @@ func TestHostPorts(t *testing.T) {
 }
 
 func dial(address string) error {
-	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	c, err := net.DialTimeout("tcp", address, 20*time.Second)
 	if err == nil {
 		err = c.Close()
 	}
@@ -250,11 +251,14 @@ func TestTeardownOutlivesItsCaller(t *testing.T) {
 }
 
 // TestOutlive: the grace begins when the caller goes, and ends.
-func TestOutlive(t *testing.T) {
+func TestOutlive(t *testing.T) { synctest.Test(t, outlives) }
+
+func outlives(t *testing.T) {
 	caller, gone := context.WithCancel(t.Context())
 	ctx, cancel := outlive(caller, 50*time.Millisecond)
 	defer cancel()
 	gone()
+	synctest.Wait()
 	if ctx.Err() != nil {
 		t.Error("the context ended with its caller")
 	}
