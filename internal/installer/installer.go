@@ -217,9 +217,12 @@ func (i *Installer) startKubelet(ctx context.Context) error {
 	return i.settle(ctx)
 }
 
-// settle wants kubelet to stay healthy, for one that cannot use its runtime ends only after some seconds.
+// settle wants kubelet to stay healthy, for one that cannot use its runtime ends only after some seconds. However long the machine
+// lets the installer wait, it asks at the end.
 func (i *Installer) settle(ctx context.Context) error {
-	for end := time.Now().Add(i.opts.Settle); time.Now().Before(end); {
+	end := time.Now().Add(i.opts.Settle)
+	for over := i.opts.Settle <= 0; !over; {
+		over = !time.Now().Before(end)
 		if err := pause(ctx); err != nil {
 			return err
 		}

@@ -234,16 +234,23 @@ func TestEveryFailureIsRolledBack(t *testing.T) {
 
 // TestKubeletThatDoesNotLikeItsRuntime is one that fails with userns-shim and works again with the old runtime.
 func TestKubeletThatDoesNotLikeItsRuntime(t *testing.T) {
-	for name, healthyAtFirst := range map[string]bool{"never healthy": false, "not for long": true} {
+	for name, tc := range map[string]struct {
+		healthyAtFirst bool
+		settle         time.Duration
+	}{
+		"never healthy":                         {false, 3 * pollInterval},
+		"not for long":                          {true, 3 * pollInterval},
+		"not for long, on a machine that halts": {true, time.Nanosecond},
+	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			before := n.tree(t)
 			opts := n.options()
-			opts.Settle = 3 * pollInterval
+			opts.Settle = tc.settle
 			asked := 0
 			opts.KubeletHealthy = func(context.Context) error {
 				asked++
-				if strings.Contains(n.read("/var/lib/kubelet/config.yaml"), "containerd.sock") || healthyAtFirst && asked == 1 {
+				if strings.Contains(n.read("/var/lib/kubelet/config.yaml"), "containerd.sock") || tc.healthyAtFirst && asked == 1 {
 					return nil
 				}
 				return errors.New("no runtime")
@@ -313,8 +320,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	n.write(t, "/source/userns-shim", "program 3")
 	opts.Version = "v3"
-	ready := 0
-	opts.Runtimes = firstFails{n, &ready}
+	opts.Runtimes = programFails{n, "program 3"}
 	opts.Timeout = pollInterval / 2
 	if err := n.run(t, opts, (*Installer).Install); !errors.Is(err, ErrRolledBack) {
 		t.Errorf("a version that does not start: %v", err)
@@ -331,14 +337,14 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// firstFails is a runtime that is not ready when it is asked first.
-type firstFails struct {
+// programFails is a runtime that is not ready while a program is installed.
+type programFails struct {
 	*node
-	asked *int
+	program string
 }
 
-func (f firstFails) Ready(ctx context.Context, socket string) error {
-	if *f.asked++; *f.asked == 1 {
+func (f programFails) Ready(ctx context.Context, socket string) error {
+	if f.read("/usr/local/bin/userns-shim") == f.program {
 		return errors.New("not ready")
 	}
 	return f.node.Ready(ctx, socket)
