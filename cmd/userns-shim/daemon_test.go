@@ -64,7 +64,7 @@ func openDatabase(t *testing.T, root string) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	db, err := state.Open(state.Options{Path: filepath.Join(root, "state.db"), Timeout: 100 * time.Millisecond})
+	db, err := state.Open(state.Options{Path: filepath.Join(root, "state.db"), Timeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,9 +211,19 @@ func TestSetupFailureIsUndone(t *testing.T) {
 	before := n.state(t)
 	for _, name := range []string{"failer", "sleeper"} {
 		n.configure(t, "10-pods.conflist", strings.Replace(bridgeConf, `{"type": "firewall"}`, fmt.Sprintf(`{"type": %q, "dir": "DIR"}`, name), 1))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var caller sync.WaitGroup
+		caller.Go(func() { // goes when the plugin that hangs is at it
+			for name == "sleeper" && n.record(name, "ADD") == "" && ctx.Err() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if name == "sleeper" {
+				cancel()
+			}
+		})
 		_, err := n.Setup(ctx, newPod(t))
 		cancel()
+		caller.Wait()
 		if err == nil {
 			t.Errorf("%s: Setup succeeded", name)
 		}

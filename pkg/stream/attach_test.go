@@ -77,7 +77,7 @@ func TestAttachManyClients(t *testing.T) {
 func TestAttachSlowClient(t *testing.T) {
 	const size = 5 << 20
 	opts := containerOptions(t)
-	opts.AttachStall = time.Second
+	opts.AttachStall = 5 * time.Second // far more than a machine that is busy makes of a quick client
 	c := openContainer(t, opts)
 	script, proceed := waiting(t, fmt.Sprintf(`head -c %d /dev/zero | tr '\0' x`, size))
 	p := startShim(t, c.Paths(), script)

@@ -16,26 +16,36 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/idpool"
 )
 
-// leftBehind binds namespaces as those of a pod are, which are owned by the first id of r, and leaves no process in them. It returns the
-// pattern of the paths.
-func leftBehind(t *testing.T, r idpool.Range) (pins string) {
+// startInNamespaces starts a process in namespaces as those of a pod are, which are owned by the first id of r.
+func startInNamespaces(t *testing.T, r idpool.Range) (pid int) {
 	t.Helper()
-	pid := start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: r.Start}}, "unshare", "--user", "--net", "sleep", "100")
+	pid = start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: r.Start}}, "unshare", "--user", "--net", "sleep", "100")
 	own, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	await(t, "unshare makes namespaces", func() bool {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+		return err == nil && link != own
+	})
+	return pid
+}
+
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 10 s still not: %s", what)
+		}
+	}
+}
+
+// leftBehind binds such namespaces, and leaves no process in them. It returns the pattern of the paths.
+func leftBehind(t *testing.T, r idpool.Range) (pins string) {
+	t.Helper()
+	pid, dir := startInNamespaces(t, r), t.TempDir()
 	for _, kind := range []string{"user", "net"} {
 		source, target := fmt.Sprintf("/proc/%d/ns/%s", pid, kind), filepath.Join(dir, "a copy of "+kind)
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && link != own {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("unshare makes no namespaces")
-			}
-		}
 		if err := os.WriteFile(target, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -74,25 +84,23 @@ func TestPinCopies(t *testing.T) {
 	}
 }
 
-// TestPinCopiesInAnotherMountNamespace are found through a process that is in it.
+// TestPinCopiesInAnotherMountNamespace are found through a process that is in it. That process binds it: what is mounted here for a
+// moment, whoever makes a mount namespace on the machine has from then on.
 func TestPinCopiesInAnotherMountNamespace(t *testing.T) {
 	testkit.RequireRoot(t)
-	path := strings.TrimSuffix(leftBehind(t, unit(2)), "*user") + "a copy of user"
-	pid := start(t, &syscall.SysProcAttr{}, "unshare", "--mount", "--propagation", "private", "sh", "-c",
-		`umount "`+filepath.Dir(path)+`/a copy of net"; sleep 100`)
-	mounts := filepath.Join("/proc", strconv.Itoa(pid), "mountinfo")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if text, err := os.ReadFile(mounts); err == nil && strings.Count(string(text), "copy") == 1 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the other namespace does not come about")
-		}
+	holder, path := startInNamespaces(t, unit(2)), filepath.Join(t.TempDir(), "a copy of user")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	for _, kind := range []string{"user", "net"} {
-		if err := unix.Unmount(filepath.Join(filepath.Dir(path), "a copy of "+kind), unix.MNT_DETACH); err != nil {
-			t.Fatal(err)
-		}
+	pid := start(t, &syscall.SysProcAttr{}, "unshare", "--mount", "--propagation", "private", "sh", "-c",
+		fmt.Sprintf(`mount --bind /proc/%d/ns/user "$0"; sleep 100`, holder), path)
+	mounts := filepath.Join("/proc", strconv.Itoa(pid), "mountinfo")
+	await(t, "the other namespace has the copy", func() bool {
+		text, err := os.ReadFile(mounts)
+		return err == nil && strings.Count(string(text), `a\040copy`) == 1
+	})
+	if err := syscall.Kill(holder, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
 	got := look(t, PinCopies("/proc", "/nonexistent/*"), &fakeLedger{})
 	if len(got) != 1 || got[0].Range != unit(2) || !strings.HasPrefix(got[0].Who, "process "+strconv.Itoa(pid)) {

@@ -18,7 +18,7 @@ func newScanner(t *testing.T, o Options) *Scanner {
 	t.Helper()
 	o.Ledger = &fakeLedger{}
 	if o.timeout == 0 {
-		o.timeout = 200 * time.Millisecond
+		o.timeout = time.Minute // that of a test in which a source hangs is synctest's
 	}
 	s, err := New(o)
 	if err != nil {
