@@ -206,4 +206,4 @@ e2e-vm: build tools $(CRIU) $(USERDB) $(KUBELET) package-test require-root | vm-
 
 .PHONY: require-root
 require-root:
-	@[[ $$EUID -eq 0 ]] || { echo "this tier needs root" >&2; exit 1; }
+	@[[ $$EUID -eq 0 ]] || { echo 'needs root, for namespaces, mounts and cgroups: sudo -E env "PATH=$$PATH" make $(MAKECMDGOALS)' >&2; exit 1; }
