@@ -9,6 +9,9 @@ import (
 	"testing"
 )
 
+// passageBuffer is what the kernel may take of what is passed on before somebody reads it, in bytes.
+const passageBuffer = 256 << 10
+
 // Reach returns a URL at which the test reaches a server of the node's own network, for clients that cannot be given a way to dial:
 // the bytes are passed on until the test ends.
 func (n *Node) Reach(t testing.TB, rawURL string) *url.URL {
@@ -53,6 +56,13 @@ func (p *passage) accept(listener net.Listener) {
 		if err != nil {
 			_ = client.Close()
 			continue
+		}
+		// The kernel lets such a buffer grow to tens of megabytes, with what a client reads and when. What is on its way to one that
+		// reads nothing shall be the runtime's.
+		for _, conn := range []net.Conn{client, server} {
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetReadBuffer(passageBuffer) // of a connection that has just ended it fails
+			}
 		}
 		p.pass(client, server)
 	}
