@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/mountinfo"
+	"k8s.io/klog/v2"
 
 	"github.com/userns-shim/userns-shim/internal/config"
 	"github.com/userns-shim/userns-shim/internal/kernel"
@@ -71,13 +73,18 @@ func (n *node) SystemdCgroup() bool {
 	return err == nil && n.kernel.CgroupMode() == kernel.CgroupUnified
 }
 
-// Handlers are the configured handlers and "", which stands for the default one.
+// Handlers are the configured handlers and "", which stands for the default one. One that cannot be asked, because its
+// programs are not installed or are just being replaced, has no features: the node serves the others.
 func (n *node) Handlers(ctx context.Context) ([]cri.Handler, error) {
 	out := make([]cri.Handler, 0, len(n.cfg.RuntimeHandlers)+1)
 	for name, h := range n.cfg.RuntimeHandlers {
 		handler, err := n.handler(ctx, name, h)
-		if err != nil {
+		if errdefs.IsUnavailable(err) || ctx.Err() != nil {
 			return nil, err
+		}
+		if err != nil {
+			klog.FromContext(ctx).V(2).Info("Runtime handler was not asked for its features", "handler", name, "err", err)
+			handler = cri.Handler{Name: name, NoUserNamespaces: err}
 		}
 		out = append(out, handler)
 		if name == n.cfg.DefaultRuntimeHandler {
@@ -148,8 +155,11 @@ func (n *node) withoutUserNamespaces(ctx context.Context, h config.RuntimeHandle
 func (n *node) checkUserNamespaces(ctx context.Context, name string) error {
 	h := n.cfg.RuntimeHandlers[name]
 	features, err := n.engine.RuntimeFeatures(ctx, h.Runtime, h.BinaryName)
-	if err != nil {
+	if errdefs.IsUnavailable(err) || ctx.Err() != nil {
 		return fmt.Errorf("runtime handler %s: %w", name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", sandbox.ErrNoUserNamespaces, name, err)
 	}
 	if err := n.withoutUserNamespaces(ctx, h, features); err != nil {
 		return fmt.Errorf("%w: %s: %w", sandbox.ErrNoUserNamespaces, name, err)

@@ -67,19 +67,21 @@ func TestHandlerFeaturesAreThoseOfEach(t *testing.T) {
 		"never binaryName: runc, userNamespaces: never",
 		"native binaryName: runc, snapshotter: native",
 		// A runtime that has no command features.
-		"mute binaryName: /bin/true")
+		"mute binaryName: /bin/true",
+		// One that is not installed: the node serves the others.
+		"missing binaryName: no-such-runtime")
 	found := handlers(t, n)
-	for name, want := range map[string]bool{"": true, "runc": true, "always": true, "never": false, "native": true, "mute": false} {
+	for name, want := range map[string]bool{"": true, "runc": true, "always": true, "never": false, "native": true, "mute": false, "missing": false} {
 		h, ok := found[name]
-		if !ok || h.GetUserNamespaces() != want || h.GetRecursiveReadOnlyMounts() != (name != "mute") {
-			t.Errorf("handler %q is %v, want user namespaces: %t, and recursive read-only mounts of all but mute", name, h, want)
+		if !ok || h.GetUserNamespaces() != want || h.GetRecursiveReadOnlyMounts() != (name != "mute" && name != "missing") {
+			t.Errorf("handler %q is %v, want user namespaces: %t, and recursive read-only mounts of all but mute and missing", name, h, want)
 		}
 	}
 	resp, err := n.Runtime.Status(t.Context(), &runtimeapi.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"userNamespaces: never", "/bin/true has no command features"} {
+	for _, want := range []string{"userNamespaces: never", "/bin/true has no command features", "no-such-runtime"} {
 		if !strings.Contains(resp.Info["config"], want) {
 			t.Errorf("the verbose status does not say %q: %s", want, resp.Info["config"])
 		}
@@ -87,6 +89,8 @@ func TestHandlerFeaturesAreThoseOfEach(t *testing.T) {
 	// What is not reported is not given either, whatever a client other than kubelet asks for.
 	_, err = n.TryRunPod(t, n.PodRequest(t, nodetest.Handler("mute")))
 	wantError(t, err, codes.FailedPrecondition, "mute", "features")
+	_, err = n.TryRunPod(t, n.PodRequest(t, nodetest.Handler("missing")))
+	wantError(t, err, codes.FailedPrecondition, "missing", "no-such-runtime")
 	_, err = n.TryRunPod(t, n.PodRequest(t, nodetest.Handler("never")))
 	wantError(t, err, codes.FailedPrecondition, "never")
 	_, err = n.TryRunPod(t, n.PodRequest(t, nodetest.Handler("no-such")))
