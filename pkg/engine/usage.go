@@ -14,9 +14,12 @@ import (
 	"github.com/userns-shim/userns-shim/pkg/image"
 )
 
-// usageAge is how old the usage of a writable snapshot may be. Reading it walks the whole directory;
-// that of a committed snapshot is constant.
-const usageAge = 10 * time.Second
+// usageAge is how old the usage of a writable snapshot may be. Reading it walks the whole directory, so one that took long
+// may be usageShare times as old as that: kubelet asks every ten seconds. That of a committed snapshot is constant.
+const (
+	usageAge   = 10 * time.Second
+	usageShare = 10
+)
 
 // usageTries is how often a snapshot is summed up until that succeeds: containerd gives up when a file goes away between its
 // directory's listing and its own turn.
@@ -35,6 +38,11 @@ type usageKey struct{ snapshotter, name string }
 type snapshotUsage struct {
 	image.Usage
 	constant bool
+	took     time.Duration
+}
+
+func (u snapshotUsage) fresh() bool {
+	return u.constant || time.Since(u.At) < max(usageAge, usageShare*u.took)
 }
 
 func newUsageCache() *usageCache {
@@ -49,7 +57,7 @@ func (c *usageCache) get(key usageKey) (image.Usage, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u, ok := c.byKey[key]
-	return u.Usage, ok && (u.constant || time.Since(u.At) < usageAge)
+	return u.Usage, ok && u.fresh()
 }
 
 // last is what was read last, however long ago that was; zero where nothing was.
@@ -136,6 +144,7 @@ func (e *Engine) readUsage(ctx context.Context, key usageKey, constant bool) (im
 	if u, ok := e.usage.get(key); ok {
 		return u, nil
 	}
+	began := time.Now()
 	var read snapshots.Usage
 	var err error
 	for range usageTries {
@@ -151,11 +160,11 @@ func (e *Engine) readUsage(ctx context.Context, key usageKey, constant bool) (im
 		return image.Usage{}, err
 	}
 	u := image.Usage{Bytes: uint64(max(read.Size, 0)), Inodes: uint64(max(read.Inodes, 0)), At: time.Now()}
-	e.usage.put(key, snapshotUsage{Usage: u, constant: constant})
+	e.usage.put(key, snapshotUsage{Usage: u, constant: constant, took: u.At.Sub(began)})
 	return u, nil
 }
 
-// SnapshotUsage returns what one writable snapshot holds, not older than ten seconds.
+// SnapshotUsage returns what one writable snapshot holds, as old as usageAge says at most.
 func (e *Engine) SnapshotUsage(ctx context.Context, snapshotter, key string) (image.Usage, error) {
 	snapshotter = e.snapshotter(snapshotter)
 	u, err := e.readUsage(ctx, usageKey{snapshotter, key}, false)
