@@ -45,7 +45,7 @@ unit)
     ;;
 scale)
     # The race detector takes 20 times as long, so with it these tests are a part of themselves.
-    args=(-count 1 -timeout 5m)
+    args=(-count 1 -timeout 10m)
     packages=./pkg/idpool
     ;;
 integration)

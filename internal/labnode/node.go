@@ -110,8 +110,13 @@ func (n *Node) bringUp(ctx context.Context, opts Options) error {
 	if err := os.Chmod(n.Dir, 0o755); err != nil {
 		return fmt.Errorf("open the node's directory: %w", err)
 	}
-	if n.lock, err = tryLock(filepath.Join(n.Dir, lockFile)); err != nil || n.lock == nil {
+	// Sweep of another package finds the file locked, or not at all.
+	file := filepath.Join(n.Dir, lockFile)
+	if n.lock, err = tryLock(file + ".new"); err != nil || n.lock == nil {
 		return errors.Join(err, fmt.Errorf("lock the node's directory %s", n.Dir))
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("show the lock of the node's directory: %w", err)
 	}
 	if n.ids, err = acquireIDs((opts.kubeletRanges() + opts.poolRanges() + RangesPerNode - 1) / RangesPerNode); err != nil {
 		return err

@@ -27,8 +27,9 @@ const (
 	crashCyclesEnv = "IDPOOL_CRASH_CYCLES"
 
 	crashCycles = 10_000
-	// crashTime is enough on a disk whose commits take 10 ms.
-	crashTime    = 5 * time.Minute
+	// crashTime is enough on a disk whose commits take 10 ms, and on a machine of which others leave a tenth. It is
+	// less than that of a tier, whose end says less.
+	crashTime    = 8 * time.Minute
 	crashWriters = 6
 	// Each writer holds up to two ranges, and there are fewer, so that they are fought for.
 	crashRanges = 2*crashWriters - 2
