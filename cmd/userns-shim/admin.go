@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -23,6 +25,7 @@ type poolView struct {
 	sandboxes *sandbox.Manager
 	leaks     *reconcile.Reconciler
 	tracker   *forecast.Tracker
+	look      func(context.Context) error // looks at what is left of ranges in quarantine
 }
 
 var _ admin.Pool = poolView{}
@@ -146,18 +149,18 @@ func traces(t idpool.Trace) []string {
 }
 
 // Reserve implements admin.Pool.
-func (v poolView) Reserve(r admin.Reservation) error {
+func (v poolView) Reserve(ctx context.Context, r admin.Reservation) error {
 	if err := checkReservationName(r.Name); err != nil {
 		return admin.Refuse(admin.ErrInvalid, err)
 	}
-	return v.update(func(b idpool.Bucket) error {
+	return v.update(ctx, func(b idpool.Bucket) error {
 		return v.pool.Reserve(b, r.Name, idpool.Range{Start: r.Start, Length: r.Length})
 	})
 }
 
 // Release implements admin.Pool.
-func (v poolView) Release(r admin.Release) error {
-	return v.update(func(b idpool.Bucket) error {
+func (v poolView) Release(ctx context.Context, r admin.Release) error {
+	return v.update(ctx, func(b idpool.Bucket) error {
 		if r.Name != "" {
 			return v.pool.Unreserve(b, r.Name)
 		}
@@ -165,9 +168,18 @@ func (v poolView) Release(r admin.Release) error {
 	})
 }
 
-// update changes the pool, and gives errors their kinds for the client.
-func (v poolView) update(change func(idpool.Bucket) error) error {
-	err := v.db.Update(func(tx *state.Tx) error { return change(tx.Raw(sandbox.PoolBucket)) })
+// update changes the pool, and gives errors their kinds for the client. Where a resting range stands in the way of which nobody knows what is
+// left, or not lately, the node is looked at first.
+func (v poolView) update(ctx context.Context, change func(idpool.Bucket) error) error {
+	err := v.try(change)
+	if idpool.NeedsScan(err) {
+		if unseen := v.look(ctx); unseen != nil {
+			err = fmt.Errorf("%w; nobody could look again: %w", err, unseen)
+		} else {
+			v.pool.Review()
+			err = v.try(change)
+		}
+	}
 	for from, to := range map[error]error{
 		idpool.ErrInvalid: admin.ErrInvalid, idpool.ErrNotFound: admin.ErrNotFound,
 		idpool.ErrConflict: admin.ErrConflict, idpool.ErrInUse: admin.ErrConflict,
@@ -177,4 +189,8 @@ func (v poolView) update(change func(idpool.Bucket) error) error {
 		}
 	}
 	return err
+}
+
+func (v poolView) try(change func(idpool.Bucket) error) error {
+	return v.db.Update(func(tx *state.Tx) error { return change(tx.Raw(sandbox.PoolBucket)) })
 }

@@ -79,6 +79,13 @@ func (r releaseFlags) release(ctx context.Context, client *admin.Client, ids idp
 		return nil
 	}
 	err = client.Release(ctx, admin.Release{Start: ids.Start, Length: ids.Length, Force: r.force})
+	if resting && errors.Is(err, admin.ErrConflict) { // the daemon has looked once more
+		if ranges, err := client.PoolRanges(ctx); err == nil {
+			if now, _, err := leftOf(ctx, ranges, ids); err == nil {
+				left = now
+			}
+		}
+	}
 	if errors.Is(err, admin.ErrConflict) && len(left) > 0 {
 		return fmt.Errorf("%w; left are %s: end and remove them, or say --force", err, strings.Join(left, "; "))
 	}

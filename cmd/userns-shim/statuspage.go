@@ -14,7 +14,7 @@ import (
 const keptEvents = 256
 
 func (d *daemon) poolView() poolView {
-	return poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker}
+	return poolView{db: d.db, pool: d.pool, sandboxes: d.sandboxes, leaks: d.leaks, tracker: d.tracker, look: d.witness.Look}
 }
 
 func (d *daemon) statusPage() *statusz.Handler {

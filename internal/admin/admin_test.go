@@ -44,12 +44,12 @@ func (p *fakePool) Check(_ context.Context, fresh bool) Check {
 	return p.check
 }
 
-func (p *fakePool) Reserve(r Reservation) error {
+func (p *fakePool) Reserve(_ context.Context, r Reservation) error {
 	p.reserved = append(p.reserved, r)
 	return p.err
 }
 
-func (p *fakePool) Release(r Release) error {
+func (p *fakePool) Release(_ context.Context, r Release) error {
 	p.released = append(p.released, r)
 	return p.err
 }

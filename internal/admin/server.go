@@ -19,8 +19,8 @@ type Pool interface {
 	Status() PoolStatus
 	// Ranges yields what is not free.
 	Ranges() iter.Seq[Range]
-	Reserve(Reservation) error
-	Release(Release) error
+	Reserve(context.Context, Reservation) error
+	Release(context.Context, Release) error
 	// Leaks is what the last look for leaked ranges found; with fresh a look is taken first.
 	Leaks(ctx context.Context, fresh bool) Leaks
 }
@@ -79,7 +79,7 @@ func handler(pool Pool, checker Checker) http.Handler {
 const maxBody = 64 << 10
 
 // act decodes a request, does it, and answers with nothing or why not.
-func act[T any](w http.ResponseWriter, r *http.Request, do func(T) error) {
+func act[T any](w http.ResponseWriter, r *http.Request, do func(context.Context, T) error) {
 	var request T
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	decoder.DisallowUnknownFields()
@@ -87,7 +87,7 @@ func act[T any](w http.ResponseWriter, r *http.Request, do func(T) error) {
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	} else {
-		err = do(request)
+		err = do(r.Context(), request)
 	}
 	switch {
 	case err == nil:

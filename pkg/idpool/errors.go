@@ -67,9 +67,21 @@ func NeedsScan(err error) bool {
 	if errors.As(err, &conflict) && conflict.Traces != 0 {
 		return true
 	}
+	var traced *tracedError
+	if errors.As(err, &traced) {
+		return true
+	}
 	var exhausted *ExhaustedError
 	return errors.As(err, &exhausted) && exhausted.Unknown+exhausted.Held > 0
 }
+
+// tracedError says what keeps a range in quarantine. It is an ErrInUse.
+type tracedError struct{ traces Trace }
+
+func (e *tracedError) Error() string { return fmt.Sprintf("with traces: %s: %s", e.traces, ErrInUse) }
+
+// Unwrap makes the error an ErrInUse.
+func (e *tracedError) Unwrap() error { return ErrInUse }
 
 // ConflictError says which entry of the ledger a request overlaps. It is an
 // ErrConflict.

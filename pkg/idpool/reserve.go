@@ -95,7 +95,7 @@ func (p *Pool) Unreserve(b Bucket, name string) error {
 // whose owners share ids with the next pod that gets the range.
 //
 // Errors: ErrNotFound (no entry is r), ErrInUse (it is not in quarantine, or traces are
-// left and force is false), and those of b.
+// left and force is false, for which NeedsScan is true), and those of b.
 func (p *Pool) Discard(b Bucket, r Range, force bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,7 +107,7 @@ func (p *Pool) Discard(b Bucket, r Range, force bool) error {
 		return fmt.Errorf("discard range %s, which is %s: %w", r, e.State, ErrInUse)
 	}
 	if traces := p.askLocked(e); traces != 0 && !force {
-		return fmt.Errorf("discard range %s with traces: %s: %w", r, traces, ErrInUse)
+		return fmt.Errorf("discard range %s %w", r, &tracedError{traces})
 	}
 	pl := newPlan()
 	pl.drop = []*entry{e}

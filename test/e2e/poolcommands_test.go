@@ -121,7 +121,7 @@ func TestPoolCommandsReserveAndRelease(t *testing.T) {
 	wantPool(t, n, "release", "agent")
 	n.RunPod(t)
 	pod.Remove(t)
-	wantPool(t, n, "release", "--force", taken)
+	wantPool(t, n, "release", taken) // just released: it looks whether anything is left
 	if got := wantPool(t, n, "list"); strings.Contains(got, taken) {
 		t.Errorf("list prints a range that was released:\n%s", got)
 	}
@@ -153,11 +153,11 @@ func TestPoolReleaseSaysWhatItBreaks(t *testing.T) {
 	survivor := exec.Command("setpriv", "--reuid", strconv.FormatUint(uint64(start)+77, 10), "--clear-groups", "sleep", "100")
 	surviving(t, survivor)
 	pod.Remove(t)
-	if _, err := n.TryRunPod(t, n.PodRequest(t)); status.Code(err) != codes.ResourceExhausted { // which has looked
+	who := fmt.Sprintf("process %d (sleep), which has the id %d", survivor.Process.Pid, start+77)
+	refusedPool(t, n, 1, who, "release", taken) // which has looked
+	if _, err := n.TryRunPod(t, n.PodRequest(t)); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("a pod beside the survivor: %v", err)
 	}
-	who := fmt.Sprintf("process %d (sleep), which has the id %d", survivor.Process.Pid, start+77)
-	refusedPool(t, n, 1, who, "release", taken)
 	if got := completion(t, n, "pool", "release", ""); got != taken+"\tquarantined, left: credentials" {
 		t.Errorf("release completes to %q", got)
 	}
