@@ -62,8 +62,8 @@ func (m *Manager) exited(ctx context.Context, id string, p *process, exit Exit) 
 		logger.Error(err, "Exit of container is not recorded")
 		return // the daemon ends; its next run finds the task gone
 	}
+	m.notify(sandbox.EventStopped, rec) // before who removes it goes on, whom untrack lets
 	m.untrack(id)
-	m.notify(sandbox.EventStopped, rec)
 	m.tell(ctx, StepStopped, rec)
 	logger.V(2).Info("Container exited", "exitCode", exit.Code, "reason", rec.Reason)
 }

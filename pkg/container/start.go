@@ -85,9 +85,9 @@ func (m *Manager) start(ctx context.Context, sb sandbox.Record, rec Record) erro
 		closeIO(context.WithoutCancel(ctx), rec.ID, p)
 		return err
 	}
+	m.notify(sandbox.EventStarted, rec) // before its end can be told
 	m.watch(rec, p)
 	m.forgetOrigin(ctx, rec)
-	m.notify(sandbox.EventStarted, rec)
 	klog.FromContext(ctx).V(2).Info("Container started", "container", rec.ID, "sandbox", rec.SandboxID, "pid", rec.PID)
 	return nil
 }
