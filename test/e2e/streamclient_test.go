@@ -116,7 +116,14 @@ func stream(ctx context.Context, t *testing.T, tr transport, u *url.URL, s strea
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- executor.StreamWithContext(ctx, s.options()) }()
+	go func() {
+		err := executor.StreamWithContext(ctx, s.options())
+		// Nobody reads what is typed from now on.
+		if keys, ok := s.in.(*io.PipeReader); ok {
+			_ = keys.Close()
+		}
+		done <- err
+	}()
 	return done
 }
 
