@@ -9,6 +9,19 @@ BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-unknown)
 LDFLAGS := -X github.com/userns-shim/userns-shim/internal/version.Version=$(VERSION)
 
+# Tools. make expands what a target needs when it reads the line, so they stand before all targets.
+CONTAINERD := $(addprefix $(BIN)/,containerd ctr containerd-shim-runc-v2)
+RUNC := $(BIN)/runc
+CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback portmap)
+LINTER := $(BIN)/golangci-lint
+GOTESTSUM := $(BIN)/gotestsum
+PROMTOOL := $(BIN)/promtool
+KUBELET := $(BIN)/kubelet
+NFPM := $(BIN)/nfpm
+CRIU := $(BIN)/criu
+USERDB := $(BIN)/userdb
+GO_STAMP := $(BIN)/.go-version
+
 # Where the end-to-end tests, the demo and the benchmark find all programs.
 export USERNS_SHIM_BIN := $(abspath $(BIN))
 
@@ -48,18 +61,6 @@ clean: ## remove what make built
 ## module of its own below hack/tools. A tool is rebuilt when its pin, the build
 ## script or the Go version changes.
 ##
-
-CONTAINERD := $(addprefix $(BIN)/,containerd ctr containerd-shim-runc-v2)
-RUNC := $(BIN)/runc
-CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback portmap)
-LINTER := $(BIN)/golangci-lint
-GOTESTSUM := $(BIN)/gotestsum
-PROMTOOL := $(BIN)/promtool
-KUBELET := $(BIN)/kubelet
-NFPM := $(BIN)/nfpm
-CRIU := $(BIN)/criu
-USERDB := $(BIN)/userdb
-GO_STAMP := $(BIN)/.go-version
 
 .PHONY: tools
 tools: $(CONTAINERD) $(RUNC) $(CNI) $(LINTER) $(GOTESTSUM) $(PROMTOOL) ## containerd, runc, CNI plugins, linters, promtool into bin/

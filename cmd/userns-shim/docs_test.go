@@ -114,6 +114,30 @@ func TestTargetsOfThePagesExist(t *testing.T) {
 	}
 }
 
+// TestMakefileDefinesBeforeUse holds that no rule has less prerequisites than its line says: make takes a variable that is defined
+// further down for empty there, so that a fresh clone lacks the tool.
+func TestMakefileDefinesBeforeUse(t *testing.T) {
+	assignment, use := regexp.MustCompile(`^([A-Z_]+) :?= `), regexp.MustCompile(`\$\(([A-Z_]+)\)`)
+	defined, used := map[string]bool{}, 0
+	for _, line := range strings.Split(readFile(t, "../../Makefile"), "\n") {
+		if strings.HasPrefix(line, "\t") || strings.HasPrefix(line, "#") {
+			continue
+		}
+		for _, name := range use.FindAllStringSubmatch(line, -1) {
+			used++
+			if !defined[name[1]] {
+				t.Errorf("%q uses %s, which is defined after it", line, name[1])
+			}
+		}
+		if name := assignment.FindStringSubmatch(line); name != nil {
+			defined[name[1]] = true
+		}
+	}
+	if used < 10 {
+		t.Errorf("the Makefile uses %d variables outside of recipes", used)
+	}
+}
+
 var ownPath = regexp.MustCompile(`(?:^|\s)((?:cmd|docs|hack|internal|manifests|packaging|pkg|test)/[\w./*-]+)`)
 
 // TestFilesOfThePagesExist in the repository, those that links go to included.
