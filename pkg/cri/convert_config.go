@@ -17,7 +17,6 @@ func sandboxConfigOf(rec sandbox.Record) *runtimeapi.PodSandboxConfig {
 		Metadata:     sandboxMetadataOf(rec),
 		Hostname:     spec.Hostname,
 		LogDirectory: spec.LogDirectory,
-		DnsConfig:    &runtimeapi.DNSConfig{Servers: spec.DNS.Servers, Searches: spec.DNS.Searches, Options: spec.DNS.Options},
 		Labels:       spec.Labels,
 		Annotations:  spec.Annotations,
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
@@ -32,6 +31,9 @@ func sandboxConfigOf(rec sandbox.Record) *runtimeapi.PodSandboxConfig {
 				Seccomp:          profileOf(spec.Seccomp),
 			},
 		},
+	}
+	if dns := spec.DNS; dns != nil {
+		config.DnsConfig = &runtimeapi.DNSConfig{Servers: dns.Servers, Searches: dns.Searches, Options: dns.Options}
 	}
 	for _, pm := range spec.PortMappings {
 		config.PortMappings = append(config.PortMappings, &runtimeapi.PortMapping{

@@ -17,7 +17,7 @@ func TestConfigOfASandboxIsItsRequest(t *testing.T) {
 		Metadata:     sandbox.Metadata{Name: "n", UID: "u", Namespace: "ns", Attempt: 3},
 		Hostname:     "host",
 		LogDirectory: "/var/log/pods/x",
-		DNS:          network.DNS{Servers: []string{"10.0.0.1"}, Searches: []string{"a"}, Options: []string{"ndots:5"}},
+		DNS:          &network.DNS{Servers: []string{"10.0.0.1"}, Searches: []string{"a"}, Options: []string{"ndots:5"}},
 		PortMappings: []network.PortMapping{{Protocol: "udp", ContainerPort: 53, HostPort: 5353, HostIP: "127.0.0.1"}},
 		Labels:       map[string]string{"l": "1"},
 		Annotations:  map[string]string{"a": "2"},

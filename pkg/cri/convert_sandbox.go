@@ -76,7 +76,10 @@ func sandboxSpec(cfg *runtimeapi.PodSandboxConfig, handler string, driver ocispe
 
 // dnsConfig accepts what resolv.conf can hold: its lines are separated by newlines, and the words
 // on them by blanks.
-func dnsConfig(dns *runtimeapi.DNSConfig) (network.DNS, error) {
+func dnsConfig(dns *runtimeapi.DNSConfig) (*network.DNS, error) {
+	if dns == nil {
+		return nil, nil
+	}
 	for field, words := range map[string][]string{
 		"servers":  dns.GetServers(),
 		"searches": dns.GetSearches(),
@@ -84,11 +87,11 @@ func dnsConfig(dns *runtimeapi.DNSConfig) (network.DNS, error) {
 	} {
 		for _, word := range words {
 			if word == "" || strings.Contains(word, " ") || !printable(word) {
-				return network.DNS{}, invalid("dns_config.%s has %q: want printable characters and no space", field, word)
+				return nil, invalid("dns_config.%s has %q: want printable characters and no space", field, word)
 			}
 		}
 	}
-	return network.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}, nil
+	return &network.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}, nil
 }
 
 // checkCgroupParent refuses at once what no container of the pod could be made below.

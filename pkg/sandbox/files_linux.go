@@ -84,8 +84,8 @@ func writeOwned(path string, data []byte, owner int) error {
 }
 
 // resolvConf renders a pod's DNS configuration, or copies the host's when there is none.
-func resolvConf(dns network.DNS) ([]byte, error) {
-	if len(dns.Servers)+len(dns.Searches)+len(dns.Options) == 0 {
+func resolvConf(dns *network.DNS) ([]byte, error) {
+	if dns == nil {
 		return copyOfHost(hostResolvConf)
 	}
 	var b strings.Builder

@@ -53,7 +53,7 @@ func (m *Manager) sysctls(rec Record) map[string]string {
 
 func networkPod(rec Record) network.Pod {
 	md := rec.Spec.Metadata
-	return network.Pod{
+	pod := network.Pod{
 		ID:           rec.ID,
 		Name:         md.Name,
 		Namespace:    md.Namespace,
@@ -61,7 +61,10 @@ func networkPod(rec Record) network.Pod {
 		NetNSPath:    ns.NetNSPath(rec.ID),
 		CgroupParent: rec.Spec.CgroupParent,
 		Annotations:  rec.Spec.Annotations,
-		DNS:          rec.Spec.DNS,
 		PortMappings: rec.Spec.PortMappings,
 	}
+	if dns := rec.Spec.DNS; dns != nil {
+		pod.DNS = *dns
+	}
+	return pod
 }

@@ -43,7 +43,7 @@ type Spec struct {
 	Metadata       Metadata              `json:"metadata"`
 	Hostname       string                `json:"hostname,omitempty"`
 	LogDirectory   string                `json:"logDirectory,omitempty"`
-	DNS            network.DNS           `json:"dns,omitzero"` // all empty means a copy of the host's
+	DNS            *network.DNS          `json:"dns,omitempty"` // nil means a copy of the host's, as in containerd's plugin
 	PortMappings   []network.PortMapping `json:"portMappings,omitempty"`
 	Labels         map[string]string     `json:"labels,omitempty"`
 	Annotations    map[string]string     `json:"annotations,omitempty"`

@@ -220,7 +220,13 @@ func TestFilesOfKubelet(t *testing.T) {
 func TestResolvConfIsMadeFromTheDNSConfig(t *testing.T) {
 	n := sharedNode(t)
 	for _, opts := range [][]nodetest.PodOption{nil, {nodetest.HostUsers}} {
-		pod := n.RunPod(t, append(opts, func(req *runtimeapi.RunPodSandboxRequest) {
+		silent := n.RunPod(t, append(slices.Clip(opts), func(req *runtimeapi.RunPodSandboxRequest) {
+			req.Config.DnsConfig = &runtimeapi.DNSConfig{}
+		})...)
+		if got := silent.Run(t, n.Image(t, labimage.Demo)).Exec(t, "cat", "/etc/resolv.conf"); got != "" {
+			t.Errorf("/etc/resolv.conf of a pod with an empty configuration holds %q", got)
+		}
+		pod := n.RunPod(t, append(slices.Clip(opts), func(req *runtimeapi.RunPodSandboxRequest) {
 			req.Config.DnsConfig = &runtimeapi.DNSConfig{
 				Servers: []string{"192.0.2.53", "192.0.2.54"}, Searches: []string{"a.example", "b.example"}, Options: []string{"ndots:5"},
 			}
